@@ -3,10 +3,13 @@
 //! The only module that knows all others.
 
 mod certificates;
+mod command_file;
 mod hub_cache;
 mod local_socket;
+mod local_write;
 mod network;
 mod open_files;
+mod order_channels;
 mod pump;
 pub(crate) mod systemd;
 
@@ -14,14 +17,15 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use provisioning::config::{Config, Listen, LoadedConfig, Qos, Will};
+use provisioning::config::{Config, Listen, LoadedConfig, Plc, Qos, Will};
 use rustix::fs::Mode;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::certificates::CertificateEnds;
 use self::network::Network;
-use self::pump::{HealthInputs, Pump, QueueStorage};
+use self::pump::{CommandInputs, HealthInputs, Pump, QueueStorage};
 use crate::metrics::Metrics;
 use crate::mqtt::{self, Acknowledgements, ClientSettings, SessionPersistence};
 use crate::plc::{self, ConnectionSlots};
@@ -36,6 +40,8 @@ pub(crate) use self::open_files::note as note_open_files;
 /// Capacity of the channel from the PLC tasks to the pump. The pump empties it faster than PLCs
 /// answer; a full channel blocks the PLC tasks, which count the cycles that they miss.
 const PLC_EVENT_CAPACITY: usize = 64;
+/// Commands of `edge-gateway write` that wait for the pump.
+const LOCAL_COMMAND_CAPACITY: usize = 8;
 /// Time for the PLC tasks to finish the request that is on the wire.
 const POLLING_GRACE: Duration = Duration::from_secs(4);
 /// Time for the broker to acknowledge what is left in the queue.
@@ -48,7 +54,8 @@ const TUNNEL_CLOSE_GRACE: Duration = Duration::from_secs(3);
 pub enum AppError {
     /// A metrics address cannot be listened on.
     #[error(
-        "cannot serve metrics on {listen}; stop the program that listens there, or change metrics.listen"
+        "cannot serve metrics on {listen}; stop the program that listens there, or change \
+         metrics.listen"
     )]
     Listen {
         /// The address of `metrics.listen`.
@@ -92,26 +99,41 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let fatal = CancellationToken::new();
     let mut network = Network::open(&config, &fatal).await?;
     let (plc_events, from_plcs) = mpsc::channel(PLC_EVENT_CAPACITY);
-    let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let (outbox, outgoing) = mpsc::channel(mqtt::OUTBOX_CAPACITY);
     let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
 
-    let inputs = HealthInputs { tunnel: network.tunnel.clone(), clock: network.clock.clone() };
-    let pump = Pump::new(&config, &hash, &metrics, inputs, open_storage(&config)?, outbox);
+    let certificate_ends = watch::Sender::new(CertificateEnds::new());
+    let inputs = HealthInputs {
+        tunnel: network.tunnel.clone(),
+        clock: network.clock.clone(),
+        certificates: certificate_ends.subscribe(),
+    };
+    let endpoints = plc::group_by_address(config.plcs.clone(), &metrics, fastrand::f64());
+    let order_channels = order_channels::open(&endpoints);
+    let (local_commands, local) = mpsc::channel(LOCAL_COMMAND_CAPACITY);
+    let command_inputs = CommandInputs { orders: order_channels.senders, local };
+    let ends = (open_storage(&config)?, outbox);
+    let mut pump = Pump::new(&config, &hash, &metrics, inputs, ends, command_inputs);
+    let has_tags = config.plcs.iter().flat_map(|plc| &*plc.tags).any(|tag| tag.metric);
     let router = web::router(Sources {
         metrics: metrics.clone(),
+        tags: has_tags.then(|| pump.tag_page()),
         liveness: pump.liveness(),
         readiness: pump.readiness(),
         status: pump.status(),
     });
     let serving = Stage::new("serving");
     network.serve(&router, &serving, &fatal);
+    let router = router.merge(local_write::router(local_commands));
     serving
         .spawn(fatal.clone(), |stop| local_socket::serve(state_dir, status_socket, router, stop));
     let publishing = Stage::new("publishing");
     let settings = mqtt_settings(&config, network.uplink.clone());
-    let tls = config.mqtt.tls.clone();
+    let (tls, uplink) = (config.mqtt.tls.clone(), network.uplink.clone());
     let expiries = metrics.certificates.clone();
-    serving.spawn(fatal.clone(), |stop| certificates::watch(tls, expiries, stop));
+    serving.spawn(fatal.clone(), |stop| {
+        certificates::watch(tls, uplink, expiries, certificate_ends, stop)
+    });
     let mqtt_metrics = metrics.mqtt.clone();
     // Not stopped by the token of its stage: it has to publish what the pump drains, and ends when
     // the pump closes the outbox.
@@ -121,9 +143,10 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
     let polling = Stage::new("polling");
-    for endpoint in plc::group_by_address(config.plcs, &metrics, fastrand::f64()) {
+    for (endpoint, orders) in endpoints.into_iter().zip(order_channels.receivers) {
         let (events, slots) = (plc_events.clone(), slots.clone());
-        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, events, stop));
+        let channels = plc::PollChannels { orders, events };
+        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, channels, stop));
     }
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
@@ -177,6 +200,26 @@ fn status_topic(gateway_id: &str) -> String {
     format!("edge/{gateway_id}/status")
 }
 
+/// Returns the topic filter of the commands, if anything may be written.
+fn command_filters(config: &Config) -> Vec<String> {
+    let is_writable = config.plcs.iter().any(Plc::is_writable);
+    let filter = is_writable.then(|| format!("edge/{}/set/+", config.gateway.id));
+    filter.into_iter().collect()
+}
+
+/// Returns whether the broker keeps commands for a gateway that is away. A kept session and QoS 2
+/// exclude each other: docs/decisions/0010.
+fn session_persistence(config: &Config) -> SessionPersistence {
+    let is_writable = config.plcs.iter().any(Plc::is_writable);
+    let publishes_qos_2 = config.plcs.iter().any(|plc| plc.publish.qos == Qos::ExactlyOnce);
+    let expiry = config.mqtt.session_expiry;
+    if !is_writable || publishes_qos_2 || expiry.is_zero() {
+        SessionPersistence::Clean
+    } else {
+        SessionPersistence::Kept { expiry }
+    }
+}
+
 fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
     let will = config.mqtt.will.clone().unwrap_or_else(|| Will {
         topic: status_topic(&config.gateway.id),
@@ -185,15 +228,40 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
         retain: true,
     });
     let publish = || config.plcs.iter().map(|plc| &plc.publish);
+    let publish_qos = publish().map(|publish| publish.qos).max().unwrap_or(Qos::AtMostOnce);
     ClientSettings {
         mqtt: config.mqtt.clone(),
         will: Some(will),
-        publish_qos: publish().map(|publish| publish.qos).max().unwrap_or(Qos::AtMostOnce),
+        publish_qos,
         publish_retain: publish().any(|publish| publish.retain),
-        subscriptions: Vec::new(),
-        persistence: SessionPersistence::Clean,
+        subscriptions: command_filters(config),
+        persistence: session_persistence(config),
         acknowledgements: Acknowledgements::ByCaller,
         uplink,
         restarts_on_new_secrets: systemd::restarts_on_new_secrets(Path::new("/")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn the_session_is_kept_unless_a_plc_is_published_with_qos_2() {
+        let mut config = testing::config(2);
+        config.mqtt.session_expiry = Duration::from_secs(60);
+        for (qos, expected) in [
+            (Qos::AtMostOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
+            (Qos::AtLeastOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
+            (Qos::ExactlyOnce, SessionPersistence::Clean),
+        ] {
+            config.plcs[1].publish.qos = qos;
+            assert_eq!(session_persistence(&config), expected, "{qos:?}");
+        }
+        config.plcs[1].publish.qos = Qos::AtLeastOnce;
+        config.mqtt.session_expiry = Duration::ZERO;
+        assert_eq!(session_persistence(&config), SessionPersistence::Clean);
+        assert!(command_filters(&config).is_empty(), "no tag is writable");
     }
 }

@@ -9,6 +9,7 @@ mod run;
 mod simulate;
 mod status;
 mod tunnel;
+mod write;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ use clap::{Args, Parser, Subcommand};
 const EXIT_OK: u8 = 0;
 /// Exit code: the check failed, or the command could not do its work.
 const EXIT_NEGATIVE: u8 = 1;
+/// File in `state_dir` with the reason why a start that failed is tried again later.
+const WAITING_FILE: &str = "waiting";
 /// Time for a disk to finish after everything else has ended.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
@@ -31,6 +34,7 @@ Examples:
   edge-gateway plan gateway.toml           show which requests the PLCs will receive
   edge-gateway run                         run with /etc/edge-gateway/gateway.toml
   edge-gateway status                      show how the running gateway is doing
+  edge-gateway write pump6 setpoint 21.5   write a tag of a PLC
 
 Exit codes: 0 success, 1 check failed, 2 usage error.";
 
@@ -96,6 +100,8 @@ enum CliCommand {
     Schema,
     /// Show how the running gateway is doing.
     Status(status::StatusOptions),
+    /// Write a tag of a PLC, through the running gateway.
+    Write(write::WriteOptions),
     /// Check that no message is missing, at a broker or in a capture.
     Audit(audit::AuditOptions),
     /// Run only the tunnel, from a wg-quick file, with a network interface.
@@ -131,6 +137,7 @@ pub fn main() -> ExitCode {
         CliCommand::PrintConfig(options) => configuration::print(&options),
         CliCommand::Schema => configuration::schema(),
         CliCommand::Status(options) => status::status(&options),
+        CliCommand::Write(options) => write::write(&options),
         CliCommand::Audit(options) => audit::audit(&options),
         CliCommand::Tunnel(options) => tunnel::tunnel(&options),
         CliCommand::Keygen(options) => keygen::keygen(&options),

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod codec;
+pub mod command;
 pub mod demo;
 mod logging;
 pub mod metrics;

@@ -3,14 +3,16 @@
 
 mod labels;
 mod registrar;
+mod tag_page;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 
-pub use labels::{DropReason, MessageOutcome, RequestOutcome};
+pub use labels::{CommandOutcome, DropReason, MessageOutcome, ReplyOutcome, RequestOutcome};
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use provisioning::config::{Config, MqttVersion};
 use registrar::{Registrar, series};
+pub use tag_page::{TagFamily, TagPage, TagPiece, TagPosition, TagRequest};
 pub use tunnel::TunnelMetrics;
 
 const REQUEST_SECONDS_BUCKETS: [f64; 11] =
@@ -32,7 +34,7 @@ pub struct Metrics {
     pub tunnel: TunnelMetrics,
     /// `edge_clock_synchronized`.
     pub clock_synchronized: IntGauge,
-    /// `edge_certificate_not_after_timestamp_seconds`, one series for each file.
+    /// `edge_certificate_not_after_timestamp_seconds`, one series for each file and broker.
     pub certificates: GaugeVec,
 }
 
@@ -63,7 +65,14 @@ series! {
         ),
         pub tags_quarantined: IntGauge = gauge(
             "edge_plc_tags_quarantined",
-            "Tags that the PLC refuses; the gateway retries them at growing intervals up to an hour."
+            "Tags that the PLC refuses; the gateway retries them at growing intervals up to an \
+             hour."
+        ),
+        writes: [IntCounter; CommandOutcome::ALL.len()] = counters(
+            "edge_writes_total",
+            "Commands to write to the PLC, by the state of their reply.",
+            "outcome",
+            CommandOutcome::ALL.map(CommandOutcome::label)
         ),
     }
 }
@@ -127,6 +136,12 @@ series! {
             "outcome",
             MessageOutcome::ALL.map(MessageOutcome::label)
         ),
+        replies: [IntCounter; ReplyOutcome::ALL.len()] = counters(
+            "edge_mqtt_replies_total",
+            "Replies on response topics of commands, by outcome.",
+            "outcome",
+            ReplyOutcome::ALL.map(ReplyOutcome::label)
+        ),
         pub ack_seconds: Histogram = histogram(
             "edge_mqtt_ack_seconds",
             "Time from sending a message to its acknowledgement by the broker.",
@@ -139,6 +154,11 @@ impl PlcMetrics {
     /// Counts one request.
     pub fn count_request(&self, outcome: RequestOutcome) {
         count(&self.requests, outcome as usize, 1);
+    }
+
+    /// Counts one command.
+    pub fn count_command(&self, outcome: CommandOutcome) {
+        count(&self.writes, outcome as usize, 1);
     }
 }
 
@@ -176,6 +196,11 @@ impl MqttMetrics {
     /// Counts messages by outcome.
     pub fn count_messages(&self, outcome: MessageOutcome, messages: u64) {
         count(&self.messages, outcome as usize, messages);
+    }
+
+    /// Counts replies on response topics.
+    pub fn count_replies(&self, outcome: ReplyOutcome, replies: u64) {
+        count(&self.replies, outcome as usize, replies);
     }
 }
 
@@ -217,7 +242,7 @@ impl Metrics {
             )?,
             certificates: registrar.float_gauges(
                 "edge_certificate_not_after_timestamp_seconds",
-                "Unix time at which the first certificate in the file expires.",
+                "Unix time at which the first certificate in the file, or that of the broker, expires.",
                 "file",
             )?,
             registry: registrar.into_registry(),

@@ -51,6 +51,9 @@ pub struct Script {
     /// Code of every filter in a SUBACK: 0 to 2 grants, 0x80 and above refuses. Without one, the
     /// quality of service that the client asks for is granted.
     pub subscription: Option<u8>,
+    /// Whether UNSUBSCRIBE is answered without effect, as by RabbitMQ 3.10 for the subscriptions of
+    /// a kept session.
+    pub keeps_subscriptions: bool,
     /// Sent after every SUBACK, at QoS 0.
     pub after_subscribe: Vec<PublishedMessage>,
 }

@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use provisioning::config::Tag;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use clock::{ClockPeriod, TrustLevel};
@@ -86,6 +87,19 @@ pub struct Sample {
     pub quality: Quality,
     /// The middle of the round trip of the request that read it.
     pub at: UnixTime,
+}
+
+/// What was read last of one tag.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LatestValue<'a> {
+    /// The tag.
+    pub tag: &'a Tag,
+    /// `None` unless the quality is one with a value.
+    pub value: Option<&'a Value>,
+    /// How far it can be trusted.
+    pub quality: Quality,
+    /// When it was read; `None` before the first time.
+    pub at: Option<UnixTime>,
 }
 
 /// The samples of one cycle of one PLC that are published together.
@@ -189,6 +203,18 @@ impl UnixTime {
     #[must_use]
     pub const fn as_millis(self) -> i64 {
         self.0.div_euclid(1000)
+    }
+
+    /// Returns the time at this number of seconds since 1970-01-01 UTC.
+    #[must_use]
+    pub const fn from_whole_seconds(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1_000_000))
+    }
+
+    /// Returns the whole seconds since 1970-01-01 UTC, rounded down.
+    #[must_use]
+    pub const fn as_whole_seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
     }
 
     /// Returns the seconds since 1970-01-01 UTC, the unit of Prometheus.

@@ -43,8 +43,11 @@ use session_loop::SessionEnd;
 use session_start::{KeptSessions, PauseCause, SessionRequest, SubscriptionPause};
 
 /// Most messages in flight at once. A broker may allow fewer (MQTT 5.0, receive maximum); the rest
-/// waits in the outbox, whose capacity should be this number.
+/// waits in the outbox.
 pub const MAX_INFLIGHT: usize = 64;
+/// Capacity of the outbox: room for the messages in flight, and for as many acknowledgements as the
+/// broker may wait for.
+pub const OUTBOX_CAPACITY: usize = MAX_INFLIGHT + 16;
 
 /// Pause between a session that the gateway ended and the next one.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
@@ -404,13 +407,14 @@ impl MqttClient {
         self.metrics.connected.set(1);
         self.metrics.set_version(Some(version));
         let since = Instant::now();
+        let renewals = self.settings.uplink.renewal_requests();
         let (events, metrics) = (self.events.clone(), self.metrics.clone());
         let ClientSettings { subscriptions, acknowledgements, .. } = &self.settings;
         let inbox = Inbox::new(self.session, subscriptions, *acknowledgements);
         let numbered = (self.session, persistence);
         let session = connection.session_loop(inbox, numbered, renewal, events, metrics);
         let end = select! {
-            end = session.run(connection, &mut self.outbox) => end,
+            end = session.run(connection, &mut self.outbox, renewals) => end,
             () = self.hub_changes.changed() => SessionEnd::Failed(SessionFailure::HubChanged),
         };
         self.metrics.connected.set(0);
@@ -479,7 +483,7 @@ impl MqttClient {
     ) -> Result<Duration, ClientClosed> {
         let reason = failure.reason();
         // What the tunnel explains must not be blamed on the broker.
-        let fault = self.settings.uplink.fault().filter(|_| failure.is_silence());
+        let fault = self.settings.uplink.fault().filter(|fault| failure.is_explained_by(fault));
         let is_tunnel = fault.is_some() || failure.is_tunnel_fault();
         let sentence = fault.map_or_else(
             || failure.sentence(broker, &self.settings),

@@ -2,6 +2,7 @@
 //!
 //! `poll` is the task; all I/O is there, in `connection` and in `modbus`, the only user of
 //! tokio_modbus. The rest decides, and is pure: `server` judges what was read for each `unit`,
+//! `write_visit` what to send for a write order, of which `order_queue` holds those that wait,
 //! `request_tuner` adapts the requests to what the PLC rejects and `search_budget` bounds what that
 //! costs, `close_tracker` spaces the cycles of a server that closes connections, `identity_probe`
 //! and `device_name` know what the PLC is, `unit_backoff` and `silent_units` say when a silent unit
@@ -17,6 +18,7 @@ mod diagnosis;
 mod endpoint;
 mod identity_probe;
 mod modbus;
+mod order_queue;
 mod plc_r;
 mod poll;
 mod rate_limit;
@@ -29,6 +31,7 @@ mod silent_units;
 mod tests;
 mod unit;
 mod unit_backoff;
+mod write_visit;
 
 use std::time::{Duration, Instant};
 
@@ -47,6 +50,7 @@ pub use diagnosis::PlcDiagnosis;
 pub use endpoint::group_by_address;
 
 use crate::metrics::PlcMetrics;
+use crate::model::{WriteOrder, WriteReport};
 use crate::schedule::{RetryBackoff, RetryPolicy};
 use poll::Poller;
 
@@ -59,6 +63,9 @@ const REFUSED_RETRY: RetryPolicy = RetryPolicy {
     jitter: 0.0,
 };
 
+/// Most orders of one PLC that wait: those of about a second, even for a slow one.
+pub const MAX_WAITING_ORDERS: usize = 16;
+
 /// One connection, and the PLCs that are read over it.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -67,6 +74,15 @@ pub struct Endpoint {
     /// Position in its period at which each scan class is read from the second cycle on, in `[0,
     /// 1)`: spreads the connections of a gateway.
     pub phase: f64,
+}
+
+/// The channels of a poll task.
+#[derive(Debug)]
+pub struct PollChannels {
+    /// What to write. Its capacity bounds the number of orders that wait. Orders pass polls.
+    pub orders: mpsc::Receiver<WriteOrder>,
+    /// What the task reports.
+    pub events: mpsc::Sender<PlcEvent>,
 }
 
 /// One PLC to poll.
@@ -109,6 +125,8 @@ pub enum PlcEvent {
         /// The limit; absent when no cycle is skipped any more.
         limit: Option<RateLimit>,
     },
+    /// What became of a write order; exactly one for each.
+    Written(Box<WriteReport>),
     /// What was learned about the requests changed.
     Learned {
         /// Index into `config::Config::plcs`.
@@ -168,23 +186,23 @@ pub enum PlcChange {
     },
 }
 
-/// Polls the PLCs of one connection until `stop` fires or the receiver of `events` is dropped. The
-/// connection takes one of `slots`.
+/// Polls the PLCs of one connection, and writes to them, until `stop` fires or the receiver of the
+/// events is dropped. The connection takes one of `slots`.
 ///
 /// Without a connection, each due scan class yields a [`Cycle`] of unreachable results. On stop,
-/// the task waits for the request on the wire, at most for its time-out; then it closes the
-/// connection.
+/// the task waits for the request on the wire, at most for its time-out, and reports the orders that
+/// wait as not sent; then it closes the connection.
 pub async fn run(
     endpoint: Endpoint,
     slots: ConnectionSlots,
-    events: mpsc::Sender<PlcEvent>,
+    channels: PollChannels,
     stop: CancellationToken,
 ) {
     let timeout = endpoint.plcs.iter().map(|plc| plc.config.timeout).max();
     let address = endpoint.plcs.first().map(|plc| plc.config.address.clone());
     let (Some(address), Some(timeout)) = (address, timeout) else { return };
     let connector = modbus::ModbusConnector::new(address, timeout, slots);
-    Poller::new(endpoint, connector, events, fastrand::Rng::new(), stop).run().await;
+    Poller::new(endpoint, connector, channels, fastrand::Rng::new(), stop).run().await;
 }
 
 /// Returns the backoff of what failed for the first time at `now`.

@@ -7,13 +7,13 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use provisioning::config::{PayloadShape, Plc, Tag};
+use provisioning::config::{JsonFormat, PayloadShape, Plc, Tag};
 use provisioning::plan::{Plan, ScanClass};
 
 use crate::codec;
 use crate::model::{
-    BadTag, Cycle, Quality, ReadFailure, ReadResult, Record, Sample, TagHealth, TagLocation,
-    UnixTime, Value,
+    BadTag, Cycle, LatestValue, Quality, ReadFailure, ReadResult, Record, Sample, TagHealth,
+    TagLocation, UnixTime, Value,
 };
 
 /// Decides which samples of one PLC are published.
@@ -49,7 +49,7 @@ struct SampledClass {
     tags: Arc<Vec<Tag>>,
     /// One for each tag of the class, in the order of the configuration.
     tag_states: Vec<TagState>,
-    /// The samples of the current cycle; kept to reuse its memory.
+    /// The samples of the last cycle, unless they are published; kept to reuse its memory.
     samples: Vec<Sample>,
 }
 
@@ -94,6 +94,35 @@ impl Sampler {
         (!samples.is_empty()).then_some(Record { plc: self.plc, at, clock: None, samples })
     }
 
+    /// Returns what was read last of each tag of a scan class, from the tag with this number in the
+    /// class on; `None` after the last class. Tags that were not read yet have no value.
+    pub fn latest(
+        &self,
+        class: usize,
+        first: usize,
+        now: Instant,
+    ) -> Option<impl Iterator<Item = LatestValue<'_>>> {
+        let class = self.classes.get(class)?;
+        let is_stale = class.is_stale(self.heartbeat, now);
+        let states = class.tag_states.iter().enumerate().skip(first);
+        Some(states.filter_map(move |(number, state)| class.latest(number, state, is_stale)))
+    }
+
+    /// Returns the value with which a tag was published last, with its JSON format; `None` when it
+    /// had no good one. `tag` is its index in `config::Plc::tags`.
+    #[must_use]
+    pub fn last_published(&self, tag: u16) -> Option<(&JsonFormat, &Value)> {
+        let mut classes = self.classes.iter();
+        let (class, state) = classes.find_map(|class| {
+            let place = class.tag_states.binary_search_by_key(&tag, |state| state.tag).ok()?;
+            Some((class, class.tag_states.get(place)?))
+        })?;
+        let published = state.last_published.as_ref()?;
+        let format = &class.tags.get(usize::from(tag))?.json_format;
+        let value = published.value.as_ref().filter(|_| published.quality == Quality::Good)?;
+        Some((format, value))
+    }
+
     /// Returns how many tags had a good value lately, in at most a scan and a heartbeat.
     #[must_use]
     pub fn health(&self, now: Instant) -> TagHealth {
@@ -101,8 +130,8 @@ impl Sampler {
         for class in &self.classes {
             let configured = class.tag_states.len();
             all.configured += configured;
-            let Some((at, health)) = &class.last_cycle else { continue };
-            if *at + class.half_period * 2 + self.heartbeat < now {
+            let Some((_, health)) = &class.last_cycle else { continue };
+            if class.is_stale(self.heartbeat, now) {
                 let stale = class.tag_states.iter().take(TagHealth::MAX_NAMED);
                 stale.for_each(|state| all.add_bad(BadTag::stale(state.tag)));
             } else {
@@ -130,6 +159,30 @@ impl SampledClass {
             tag_states: states,
             samples: Vec::new(),
         }
+    }
+
+    /// Returns whether the last cycle is too long ago.
+    fn is_stale(&self, heartbeat: Duration, now: Instant) -> bool {
+        let last = self.last_cycle.as_ref();
+        last.is_some_and(|(at, _)| *at + self.half_period * 2 + heartbeat < now)
+    }
+
+    /// Returns what was read last of one tag: in the last cycle, unless its samples have been
+    /// published, and are the ones published last.
+    fn latest<'a>(
+        &'a self,
+        number: usize,
+        state: &'a TagState,
+        is_stale: bool,
+    ) -> Option<LatestValue<'a>> {
+        let tag = self.tags.get(usize::from(state.tag))?;
+        let (value, quality, at) = match (self.samples.get(number), &state.last_published) {
+            (Some(sample), _) => (sample.value.as_ref(), sample.quality, Some(sample.at)),
+            (None, Some(last)) => (last.value.as_ref(), last.quality, Some(last.at)),
+            (None, None) => (None, Quality::Unreachable, None),
+        };
+        let quality = if is_stale { Quality::Stale } else { quality };
+        Some(LatestValue { tag, value, quality, at })
     }
 
     /// Decodes every tag of the class. Returns `None` as long as nothing is known about one of
@@ -186,11 +239,11 @@ impl SampledClass {
             PublishScope::WholeClass => Vec::new(),
             PublishScope::DueTags => {
                 let due: Vec<_> = pairs.map(is_due).collect();
-                let pairs = self.tag_states.iter_mut().zip(self.samples.drain(..)).zip(due);
-                let publish = |((state, sample), is_due): ((&mut TagState, Sample), bool)| {
+                let pairs = self.tag_states.iter_mut().zip(&self.samples).zip(due);
+                let publish = |((state, sample), is_due): ((&mut TagState, &Sample), bool)| {
                     is_due.then(|| {
-                        state.on_published(&sample, now);
-                        sample
+                        state.on_published(sample, now);
+                        sample.clone()
                     })
                 };
                 pairs.filter_map(publish).collect()

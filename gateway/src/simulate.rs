@@ -3,8 +3,8 @@
 //! It serves, after the M241 and M251 programming guides, chapter "Modbus TCP server":
 //!
 //! - unit id 255, the embedded server: %MW as holding registers with the memory map of
-//!   `PlcModel::memory_areas`, %Q as coils, %I as discrete inputs; function codes 1, 2, 3, 6, 8, 15, 16,
-//!   23 and 43/14, nothing else;
+//!   `PlcModel::memory_areas`, %Q as coils, %I as discrete inputs; function codes 1, 2, 3, 6, 8,
+//!   15, 16, 23 and 43/14, nothing else;
 //! - unit id 1, a "Modbus TCP Slave Device": registers 0..=39 are %IW, written by clients, 40..=79
 //!   are %QW, a copy of %MW0..=%MW39; function codes 3, 6, 16, 23;
 //! - any other unit id: exception 11;

@@ -4,6 +4,7 @@
 //! docs/status.md lists them.
 
 mod advice;
+mod certificate;
 mod plc;
 mod sentence;
 mod text;
@@ -14,10 +15,11 @@ use provisioning::config::MqttVersion;
 use serde::{Deserialize, Serialize};
 
 pub use advice::advice;
+pub use certificate::{CertificateSentence, CertificateStatus};
 pub use plc::{CycleStatus, PlcStatus, TagsStatus};
 pub use sentence::{
     BrokerRefusal, BrokerSentence, Headline, LimitSentence, NamedTag, PlcRefusal, PlcSentence,
-    TagSentence,
+    TagSentence, WriteSentence,
 };
 
 use crate::model::{
@@ -36,10 +38,26 @@ pub struct Status {
     pub tunnel: Option<TunnelStatus>,
     /// The connection to the broker.
     pub broker: BrokerStatus,
+    /// The certificates of the connection to the broker; none without TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateStatus>,
     /// The samples and messages that wait for the broker.
     pub queue: QueueStatus,
     /// Every PLC, in the order of the configuration.
     pub plcs: Vec<PlcStatus>,
+    /// What prevents writes to PLCs or makes them doubtful; empty when nothing does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writes: Vec<WriteNotice>,
+}
+
+/// One thing to know about writes to PLCs.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct WriteNotice {
+    /// What it is, and what to do.
+    pub sentence: String,
+    /// Code and arguments of `sentence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence_detail: Option<Detail>,
 }
 
 /// Whether a gateway is connected behind the status topic.
@@ -213,9 +231,26 @@ impl Status {
                 refusal_detail: None,
                 since: now,
             },
+            certificates: Vec::new(),
             queue: QueueStatus::default(),
             plcs: plcs.into_iter().map(|name| PlcStatus::new(name, now)).collect(),
+            writes: Vec::new(),
         }
+    }
+
+    /// Records what is to be known about writes. Returns whether that changed.
+    pub fn set_writes(&mut self, sentences: &[WriteSentence], now: UnixTime) -> bool {
+        let notice = |sentence| {
+            let (sentence, sentence_detail) = parts(Sentence::new(sentence));
+            WriteNotice { sentence, sentence_detail }
+        };
+        let writes: Vec<_> = sentences.iter().map(notice).collect();
+        let is_changed = writes != self.writes;
+        if is_changed {
+            self.mark_updated(now);
+            self.writes = writes;
+        }
+        is_changed
     }
 
     /// Records that the status is true at `now`; every other update does so too.
@@ -268,6 +303,18 @@ impl Status {
         self.mark_updated(now);
         self.broker.set_state(ConnectionState::Disconnected, sentence, now);
         self.broker.version = None;
+    }
+
+    /// Records when the certificates end. Returns whether that changed.
+    pub fn set_certificates(
+        &mut self,
+        certificates: Vec<CertificateStatus>,
+        now: UnixTime,
+    ) -> bool {
+        self.mark_updated(now);
+        let is_changed = self.certificates != certificates;
+        self.certificates = certificates;
+        is_changed
     }
 
     /// Records the content of the queue, and what is wrong with its storage.

@@ -31,7 +31,7 @@ pub(crate) fn config(plcs: usize) -> Config {
             writes_in_clear: false,
         },
         queue: queue(),
-        metrics: Metrics { listen: Vec::new() },
+        metrics: Metrics { listen: Vec::new(), tags: false },
         plcs: (0..plcs).map(|n| plc(&format!("plc{n}"), &["temperature", "pressure"])).collect(),
     }
 }
@@ -102,6 +102,7 @@ fn tag(name: &str) -> Tag {
         deadband: None,
         validity: None,
         scan: Duration::from_secs(1),
+        metric: true,
         group: None,
         write: None,
     }

@@ -3,8 +3,9 @@
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | Prometheus text exposition format 0.0.4 |
+//! | `/metrics/tags` | the same with the last value of each tag, if the configuration says so |
 //! | `/healthz` | 200 while the event loop runs, else 503 |
-//! | `/readyz` | 200 while the storage is usable, else 503; a missing broker or PLC does not matter |
+//! | `/readyz` | 200 while the storage is usable, else 503; broker and PLCs do not matter |
 //! | `/status` | the status as JSON |
 
 mod client;
@@ -12,7 +13,9 @@ mod eviction;
 mod host;
 mod liveness;
 mod server;
+mod tag_body;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -21,20 +24,26 @@ use axum::routing::get;
 use axum::{Json, Router, middleware};
 use tokio::sync::watch;
 
-pub use self::client::{FetchError, HttpResponse, HttpTarget, fetch};
+pub use self::client::{FetchError, HttpResponse, HttpTarget, fetch, post};
 pub use self::eviction::PeerAddress;
 pub use self::liveness::Liveness;
 pub use self::server::{
     CONNECTION_TIMEOUT, InterfaceListener, MAX_CONNECTIONS, TunnelListener, serve,
 };
-use crate::metrics::Metrics;
+use self::tag_body::TagBody;
+use crate::metrics::{Metrics, TagPage};
 use crate::status::Status;
+
+/// Content type of metrics.
+const EXPOSITION_FORMAT: &str = "text/plain; version=0.0.4";
 
 /// What the pages are made from.
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// For `/metrics`.
     pub metrics: Metrics,
+    /// For `/metrics/tags`; `None` if no tag is served there.
+    pub tags: Option<TagPage>,
     /// For `/healthz`.
     pub liveness: Liveness,
     /// For `/readyz`.
@@ -52,11 +61,12 @@ pub enum Readiness {
     NotReady(String),
 }
 
-/// Returns a router for the four pages. Other paths give 404, methods other than GET and HEAD 405,
+/// Returns a router for the pages. Other paths give 404, methods other than GET and HEAD 405,
 /// and names that are not the gateway's 421.
 pub fn router(sources: Sources) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
+        .route("/metrics/tags", get(tags))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
@@ -66,12 +76,21 @@ pub fn router(sources: Sources) -> Router {
 
 async fn metrics(State(sources): State<Sources>) -> Response {
     match sources.metrics.render() {
-        Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Ok(text) => ([(CONTENT_TYPE, EXPOSITION_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "cannot render the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+async fn tags(State(sources): State<Sources>) -> Response {
+    let Some(page) = sources.tags else {
+        let help = "no tag is served here: write tags = true into [metrics], or metric = true into a \
+                    [[plc.tag]]\n";
+        return (StatusCode::NOT_FOUND, help).into_response();
+    };
+    ([(CONTENT_TYPE, EXPOSITION_FORMAT)], Body::new(TagBody::new(page))).into_response()
 }
 
 async fn healthz(State(sources): State<Sources>) -> Response {

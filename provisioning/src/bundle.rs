@@ -15,7 +15,8 @@ mod manifest;
 mod member_name;
 mod signature;
 mod signing_keys;
-#[cfg(all(test, feature = "office"))]
+#[cfg(test)]
+#[cfg(feature = "office")]
 mod tests;
 
 pub use archive::ArchiveError;
@@ -23,6 +24,8 @@ pub use archive::ArchiveError;
 pub(crate) use archive::{read as read_archive, render as render_archive};
 pub use contents::{Bundle, ContentsError};
 pub use envelope::{Acceptance, BundleError, Source, Verified, seal, verify};
+#[cfg(feature = "office")]
+pub(crate) use manifest::is_version;
 pub use manifest::{Manifest, ManifestError};
 #[cfg(feature = "enrolment")]
 pub(crate) use member_name::is_sealed_name;

@@ -142,6 +142,12 @@ impl Notes {
         self.notes.is_empty()
     }
 
+    /// Returns the notes, in the order of the file.
+    #[cfg(feature = "office")]
+    pub(crate) fn as_problems(&self) -> &[Problem] {
+        &self.notes
+    }
+
     /// Returns each note as one line for a log; at most 200.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.notes.iter().take(MAX_SHOWN).map(|note| self.source_file.log_line(note))

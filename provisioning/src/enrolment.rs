@@ -147,6 +147,6 @@ impl Enrolment {
 
 impl fmt::Display for Enrolment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}proof = \"{}\"\n", self.proven_text(), self.proof)
+        writeln!(f, "{}proof = \"{}\"", self.proven_text(), self.proof)
     }
 }

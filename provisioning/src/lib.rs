@@ -2,6 +2,7 @@
 //! plan of Modbus requests. Reads files, but opens no sockets. With feature `office`, the fleet too.
 
 pub mod bundle;
+pub mod certificates;
 pub mod config;
 pub mod diagnostics;
 #[cfg(feature = "enrolment")]
@@ -11,4 +12,5 @@ pub mod office;
 pub mod plan;
 pub mod plc;
 pub mod regular_file;
+pub mod trial;
 pub mod wg_quick;

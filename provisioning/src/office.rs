@@ -4,12 +4,17 @@
 
 pub mod address_plan;
 pub mod authority;
+pub mod boxes;
+pub mod build;
+pub mod certificates;
 pub mod cli;
 pub mod enrol;
 pub mod fleet;
+pub mod fleet_signing;
 pub mod hub;
 mod hub_choice;
 pub mod import;
+pub mod output_batch;
 pub mod output_file;
 pub mod secrets;
 pub mod signing;

@@ -131,6 +131,23 @@ fn notes() -> String {
 }
 
 #[test]
+fn a_service_whose_name_looks_like_a_section_stops_nothing() {
+    let variables = [
+        ("EDGE_MQTT__X_SERVICE_HOST", "10.0.0.3"),
+        ("EDGE_MQTT__X_SERVICE_PORT", "1883"),
+        ("EDGE_MQTT__X_SERVICE_PORT_MQTT", "1883"),
+        ("EDGE_MQTT__X_PORT", "tcp://10.0.0.3:1883"),
+        ("EDGE_MQTT__X_PORT_1883_TCP", "tcp://10.0.0.3:1883"),
+        ("EDGE_MQTT__X_PORT_1883_TCP_PROTO", "tcp"),
+        ("EDGE_MQTT__X_PORT_1883_TCP_PORT", "1883"),
+        ("EDGE_MQTT__X_PORT_1883_TCP_ADDR", "10.0.0.3"),
+    ];
+    with(&variables, || assert!(notes().contains("8 environment variables set no key")));
+    // A key that does not exist is still one.
+    with(&[("EDGE_MQTT__X_PORT", "1883")], || assert!(error_text().contains("x_port")));
+}
+
+#[test]
 fn variables_of_services_are_one_note_and_stop_nothing() {
     let variables = [
         ("EDGE_GATEWAY_PORT", "tcp://10.0.0.1:9464"),
@@ -352,7 +369,7 @@ fn a_status_needs_no_file_that_the_configuration_names() {
 #[test]
 fn a_check_outside_systemd_notes_each_credential_and_judges_the_rest() {
     Jail::expect_with(|jail| {
-        jail.create_file("cert.pem", "a certificate")?;
+        jail.create_file("cert.pem", include_str!("certificates/ec.pem"))?;
         jail.create_file("gateway.toml", &SECRETS.replace("CERT", "cert.pem"))?;
         let notes = inspect(FileCheck::Open(None)).unwrap().notes.to_string();
         for name in ["tunnel.key", "hub-a.psk", "mqtt.password", "mqtt.key"] {

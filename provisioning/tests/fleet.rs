@@ -342,6 +342,17 @@ fn a_template_that_is_not_there_or_has_no_such_tag_is_named() {
 }
 
 #[test]
+fn a_note_is_shown_where_it_was_written_and_is_no_problem() {
+    let dir = FleetDir::good(&[(
+        "fleet.toml",
+        &format!("{FLEET}[defaults.metrics]\nlisten = [\"127.0.0.1:9464\"]\n"),
+    )]);
+    let notes = dir.check().unwrap().notes();
+    let shown: Vec<String> = notes.iter().map(|notes| dir.shown(&notes.to_string())).collect();
+    insta::assert_snapshot!(shown.join("\n\n"));
+}
+
+#[test]
 fn a_directory_without_a_fleet_says_how_to_make_one() {
     let dir = FleetDir::new(&[("readme", "")]);
     let shown = dir.problems();
@@ -475,7 +486,7 @@ fn sites_of_one_shape_are_checked_as_if_each_was_alone() {
     }
 }
 
-/// A file that nobody expects is a problem with a place, and never a panic.
+/// An unexpected file is a problem with a place, and never a panic.
 #[test]
 fn mutated_files_are_problems_or_a_fleet() {
     let mut random = fastrand::Rng::with_seed(7);

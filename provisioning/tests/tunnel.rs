@@ -135,10 +135,18 @@ fn what_run_would_refuse_or_could_never_reach_is_rejected() {
 }
 
 #[test]
-fn a_byte_order_mark_before_a_key_is_ignored() {
+fn a_byte_order_mark_blanks_and_line_breaks_around_a_key_are_ignored() {
+    let key = KEY.trim();
     with(FILE, 0o600, || {
-        fs::write("tunnel.key", format!("\u{feff}{KEY}")).unwrap();
-        drop(load());
+        for text in [
+            format!("\u{feff}{key}"),
+            format!("{key}\r\n"),
+            format!("  {key}\t\n\n"),
+            key.to_owned(),
+        ] {
+            fs::write("tunnel.key", text).unwrap();
+            drop(load());
+        }
     });
 }
 

@@ -1,5 +1,7 @@
 //! A certificate authority for tests.
 
+use std::time::{Duration, SystemTime};
+
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// An authority with a new key. Its certificate is in no trust store.
@@ -28,7 +30,20 @@ impl CertificateAuthority {
     /// Returns a certificate for a host name or an address, and its key, both in PEM form.
     #[must_use]
     pub fn sign(&self, name: &str) -> (String, String) {
+        self.sign_params(name, CertificateParams::new(vec![name.to_owned()]).expect("a name"))
+    }
+
+    /// Returns a certificate that ends at this time, and its key, both in PEM form. It began a
+    /// thousand days before.
+    #[must_use]
+    pub fn sign_until(&self, name: &str, end: SystemTime) -> (String, String) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("it is a name");
+        params.not_after = end.into();
+        params.not_before = (end - Duration::from_secs(1000 * 86_400)).into();
+        self.sign_params(name, params)
+    }
+
+    fn sign_params(&self, name: &str, mut params: CertificateParams) -> (String, String) {
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("there is randomness");
         let certificate = params.signed_by(&key, &self.0).expect("the key fits");

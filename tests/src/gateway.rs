@@ -23,8 +23,8 @@ pub struct Gateway {
     notifications: Receiver<String>,
     metrics: Port,
     environment: Vec<(String, String)>,
-    /// Limit on open files.
-    open_files: Option<u32>,
+    /// A limit on its resources, as an option of prlimit(1).
+    limit: Option<String>,
     state: PathBuf,
     dir: TempDir,
 }
@@ -67,13 +67,13 @@ impl Gateway {
         Self::launch(&config, metrics, environment, None)
     }
 
-    /// Starts it with a limit on open files (prlimit(1)).
+    /// Starts it with a limit on its resources, an option of prlimit(1) such as `--nofile=64:64`.
     #[must_use]
-    pub fn start_with_open_files(limit: u32, config: impl Display) -> Self {
+    pub fn start_with_limit(limit: &str, config: impl Display) -> Self {
         let metrics = Port::reserve();
         let config = format!("{config}\n[metrics]\nlisten = [\"{}\"]\n", metrics.address());
         let mut gateway = Self::prepare(&config, metrics, &[], None);
-        gateway.open_files = Some(limit);
+        gateway.limit = Some(limit.to_owned());
         gateway.start_again();
         gateway
     }
@@ -102,8 +102,8 @@ impl Gateway {
         let text = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment = environment.iter().map(text).collect();
         let notifications = mpsc::channel().1;
-        let (process, open_files) = (None, None);
-        Self { process, notifications, metrics, environment, open_files, state, dir }
+        let (process, limit) = (None, None);
+        Self { process, notifications, metrics, environment, limit, state, dir }
     }
 
     /// Starts it and waits until it is ready.
@@ -120,10 +120,10 @@ impl Gateway {
         assert!(self.process.is_none(), "the gateway already runs");
         let socket = self.dir.path().join("notify");
         self.notifications = listen(&socket);
-        let mut command = match self.open_files {
+        let mut command = match &self.limit {
             Some(limit) => {
                 let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={limit}:{limit}")).arg(Self::program());
+                command.arg(limit).arg(Self::program());
                 command
             }
             None => Command::new(Self::program()),
@@ -244,13 +244,13 @@ impl Gateway {
     /// Returns the resident memory, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.memory_field("VmRSS:")
+        self.running().memory()
     }
 
     /// Returns the peak of the resident memory, in bytes.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
-        self.memory_field("VmHWM:")
+        self.running().peak_memory()
     }
 
     /// Returns the CPU time of all threads, user and system (proc(5), /proc/pid/schedstat).
@@ -292,15 +292,6 @@ impl Gateway {
     pub fn wait_for_end(&mut self, deadline: Duration) -> (ExitStatus, Log) {
         let mut process = self.process.take().expect("the gateway was started");
         (process.wait(deadline), process.log().clone())
-    }
-
-    fn memory_field(&self, name: &str) -> u64 {
-        let path = format!("/proc/{}/status", self.running().id());
-        let text = fs::read_to_string(path).expect("a running process has a status");
-        let line =
-            text.lines().find_map(|line| line.strip_prefix(name)).expect("the field is there");
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
-        kib * 1024
     }
 
     fn running(&self) -> &Process {

@@ -12,6 +12,7 @@
 )]
 
 mod authority;
+mod browser;
 mod capture;
 mod gateway;
 mod gateway_config;
@@ -40,8 +41,10 @@ mod third_party_plc;
 mod timeouts;
 mod tunnel_testbed;
 mod wireguard_go;
+mod wireguard_interface;
 
 pub use authority::CertificateAuthority;
+pub use browser::BrowserPage;
 pub use capture::{Capture, SampleCounts};
 pub use gateway::Gateway;
 pub use gateway_config::{GatewayConfig, PlcConfig};
@@ -70,3 +73,4 @@ pub use third_party_plc::{PlcMemory, ThirdPartyPlc};
 pub use timeouts::{EVENT_TIMEOUT, RECOVERY_TIMEOUT, STOP_TIMEOUT};
 pub use tunnel_testbed::{TunnelTestbed, TunnelTestbedBuilder};
 pub use wireguard_go::WireguardGo;
+pub use wireguard_interface::WireguardInterface;

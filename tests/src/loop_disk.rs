@@ -1,5 +1,5 @@
-//! A file system on a loop device that a test can fill and break, and that counts the bytes
-//! written. Needs root.
+//! A file system on a loop device, or in memory, that a test can fill and break, and that counts the
+//! bytes written. Needs root.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -13,10 +13,11 @@ const SECTOR_BYTES: f64 = 512.0;
 /// File that fills the file system.
 const FILLER_FILE: &str = "filler";
 
-/// A mounted ext4 without blocks reserved for root.
+/// A mounted ext4 without blocks reserved for root, or a tmpfs.
 #[derive(Debug)]
 pub struct LoopDisk {
-    device: String,
+    /// Absent with tmpfs.
+    device: Option<String>,
     mounted: PathBuf,
     _dir: TempDir,
 }
@@ -38,9 +39,23 @@ impl LoopDisk {
         let device = succeed(tool("losetup").args(["--show", "-f"]).arg(&image));
         let mounted = dir.path().join("mounted");
         fs::create_dir(&mounted).expect("its own directory is writable");
-        let disk = Self { device, mounted, _dir: dir };
+        let disk = Self { device: Some(device), mounted, _dir: dir };
         disk.mount();
         disk
+    }
+
+    /// Mounts a tmpfs of this size.
+    ///
+    /// # Panics
+    /// When the test does not run as root.
+    #[must_use]
+    pub fn tmpfs(bytes: u64) -> Self {
+        let dir = temp_dir();
+        let mounted = dir.path().join("mounted");
+        fs::create_dir(&mounted).expect("its own directory is writable");
+        let size = format!("size={bytes}");
+        succeed(tool("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&mounted));
+        Self { device: None, mounted, _dir: dir }
     }
 
     /// Returns its mount point.
@@ -82,7 +97,7 @@ impl LoopDisk {
     /// Unmounts, repairs and mounts it. No file may be open.
     pub fn repair(&self) {
         succeed(tool("umount").arg(&self.mounted));
-        let code = tool("e2fsck").arg("-fy").arg(&self.device).output().expect("it exists");
+        let code = tool("e2fsck").arg("-fy").arg(self.device()).output().expect("it exists");
         // e2fsck(8): errors were corrected.
         assert_eq!(code.status.code(), Some(1), "{code:?}");
         self.mount();
@@ -90,7 +105,7 @@ impl LoopDisk {
 
     fn mount(&self) {
         let options = "noatime,errors=remount-ro";
-        succeed(tool("mount").args(["-o", options, &self.device]).arg(&self.mounted));
+        succeed(tool("mount").args(["-o", options, self.device()]).arg(&self.mounted));
     }
 
     /// Syncs the file system.
@@ -109,7 +124,11 @@ impl LoopDisk {
     }
 
     fn name(&self) -> &str {
-        self.device.trim_start_matches("/dev/")
+        self.device().trim_start_matches("/dev/")
+    }
+
+    fn device(&self) -> &str {
+        self.device.as_deref().expect("this is no tmpfs")
     }
 }
 
@@ -117,7 +136,9 @@ impl Drop for LoopDisk {
     fn drop(&mut self) {
         // A failure here must not hide the failure of the test.
         let _ = tool("umount").arg(&self.mounted).status();
-        let _ = tool("losetup").args(["-d", &self.device]).status();
+        if let Some(device) = &self.device {
+            let _ = tool("losetup").args(["-d", device]).status();
+        }
     }
 }
 

@@ -102,13 +102,15 @@ impl NatsCluster {
 impl NatsNode {
     /// Starts a node. Without `stream_replicas` only one node stores the messages, and no client
     /// can connect while that node is down. `no_advertise`: nodes know each other by one address
-    /// only.
+    /// only. `ack_wait`: what a client left unacknowledged is sent again after this time, by
+    /// default after 30 s.
     fn start(index: usize, dir: &Path, cluster: Port, (routes, include): (&str, &str)) -> Self {
         let (mqtt, monitor, client) = (Port::reserve(), Port::reserve(), Port::reserve());
         let config = format!(
             "server_name: n{index}\nlisten: \"{}\"\nhttp: \"{}\"\n\
              jetstream {{ store_dir: \"{}/n{index}\", max_mem: 64M, max_file: 256M }}\n\
-             mqtt {{ listen: \"{}\", stream_replicas: {NODE_COUNT}, consumer_replicas: {NODE_COUNT} }}\n\
+             mqtt {{ listen: \"{}\", ack_wait: \"5s\", stream_replicas: {NODE_COUNT}, \
+             consumer_replicas: {NODE_COUNT} }}\n\
              cluster {{ name: c, listen: \"{}\", no_advertise: true, routes: [{routes}] }}\n{include}",
             client.address(),
             monitor.address(),

@@ -61,9 +61,15 @@ impl Namespace {
     /// Subscribes to a broker from inside.
     #[must_use]
     pub fn subscribe(&self, broker: &str, filter: &str) -> Subscriber {
+        self.subscribe_as(&[], broker, filter)
+    }
+
+    /// Subscribes to a broker from inside, with the options of mosquitto_sub(1) for a user.
+    #[must_use]
+    pub fn subscribe_as(&self, user: &[&str], broker: &str, filter: &str) -> Subscriber {
         let [first, rest @ ..] = SUBSCRIBE_COMMAND;
         let mut command = self.command(first);
-        command.args(rest).args(["-h", broker]);
+        command.args(rest).args(["-h", broker]).args(user);
         Subscriber::start(command, filter)
     }
 

@@ -25,7 +25,7 @@ impl NodeRed {
     /// on, Node-RED unsubscribes when it stops, and the broker stores no messages for it.
     #[must_use]
     pub fn new() -> Self {
-        let (home, dir) = (home(), temp_dir());
+        let (home, dir) = (Self::home(), temp_dir());
         for file in ["settings.js", "flows.json"] {
             let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/node-red").join(file);
             fs::copy(&source, dir.path().join(file)).expect("its own directory is writable");
@@ -39,6 +39,39 @@ impl NodeRed {
         let node_red = Self::new();
         node_red.dir.write("flows.json", flow);
         node_red
+    }
+
+    /// Sets it up with the flow of deploy/node-red and its dashboard. The broker is that of
+    /// [`Self::start`].
+    #[must_use]
+    pub fn with_dashboard() -> Self {
+        let flow = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/node-red/flows.json");
+        let flow = fs::read_to_string(flow).expect("it is in the repository");
+        let port = format!("\"port\": \"${{{}}}\"", test_settings::BROKER_PORT.name);
+        let node_red = Self::with_flow(&flow.replace("\"port\": \"1883\"", &port));
+        let dir = node_red.dir.path();
+        std::os::unix::fs::symlink(node_red.home.join("node_modules"), dir.join("node_modules"))
+            .expect("its own directory is writable");
+        // Node-RED loads the nodes that this file names.
+        let package = r#"{"name":"user","dependencies":{"@flowfuse/node-red-dashboard":"*"}}"#;
+        node_red.dir.write("package.json", package);
+        node_red
+    }
+
+    /// Returns the URL of a page.
+    #[must_use]
+    pub fn page(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.editor.number())
+    }
+
+    /// Returns the directory with Node-RED, which `cargo xtask test` installs.
+    pub(crate) fn home() -> PathBuf {
+        let home = test_settings::NODE_RED
+            .path()
+            .unwrap_or_else(|| resources::target_dir().join("e2e-node-red"));
+        let is_there = home.join("node_modules/node-red/red.js").is_file();
+        assert!(is_there, "`cargo xtask test` installs Node-RED");
+        home
     }
 
     /// Starts it as a client of this broker.
@@ -63,14 +96,4 @@ impl Default for NodeRed {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Returns the directory with Node-RED, which `cargo xtask test` installs.
-fn home() -> PathBuf {
-    let home = test_settings::NODE_RED
-        .path()
-        .unwrap_or_else(|| resources::target_dir().join("e2e-node-red"));
-    let is_there = home.join("node_modules/node-red/red.js").is_file();
-    assert!(is_there, "`cargo xtask test` installs Node-RED");
-    home
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::{TempDir, resources, temp_dir};
+use crate::{EVENT_TIMEOUT, Namespace, Process, TempDir, WireguardInterface, resources, temp_dir};
 
 /// A fleet in a directory of its own.
 #[derive(Debug)]
@@ -13,6 +13,9 @@ pub struct Office {
 }
 
 impl Office {
+    /// Address of `hub-a` inside the tunnel.
+    pub const HUB: &str = "10.77.0.1";
+
     /// Makes a fleet with one hub, `hub-a`, at this endpoint.
     #[must_use]
     pub fn new(endpoint: &str) -> Self {
@@ -42,6 +45,49 @@ impl Office {
     pub fn output(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(Self::program());
         command.args(arguments).current_dir(self.dir.path()).output().expect("it starts")
+    }
+
+    /// Starts `hub-a` in a namespace as its rendered files say: the interface `edge`, and the packet
+    /// filter.
+    ///
+    /// # Panics
+    /// When one of them is refused, or the test does not run as root.
+    #[must_use]
+    pub fn start_hub(&self, namespace: &Namespace) -> WireguardInterface {
+        self.run(&["hub"]);
+        let etc = self.path("out/hubs/hub-a/etc");
+        let file = etc.join("wireguard/edge.conf").display().to_string();
+        let settings = namespace.run("wg-quick", &["strip", &file]);
+        let interface =
+            WireguardInterface::start(namespace, "edge", &settings, &format!("{}/16", Self::HUB));
+        // The line PostUp of the file, which wg-quick would run.
+        namespace.run("sysctl", &["-q", "-w", "net.ipv4.conf.edge.forwarding=1"]);
+        namespace.run("nft", &["-f", &etc.join("nftables.d/edge.nft").display().to_string()]);
+        interface
+    }
+
+    /// Starts Mosquitto with its rendered files, except that it listens at another address.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_mosquitto(&self, start: impl Fn(&str) -> Command, listener: &str) -> Process {
+        let etc = self.path("out/hubs/hub-a/etc").display().to_string();
+        let text = self.read("out/hubs/hub-a/etc/mosquitto/conf.d/edge.conf");
+        let rendered = format!("listener 1883 {}", Self::HUB);
+        assert!(text.contains(&rendered), "{text}");
+        let text = text.replace("/etc/", &format!("{etc}/")).replace(&rendered, listener);
+        let data = self.path("data");
+        fs::create_dir_all(&data).expect("the directory is writable");
+        // Mosquitto would give up root's rights, and could not read the directory of the test.
+        let data = data.display();
+        let own = format!("user root\nlog_dest stderr\npersistence_location {data}/\n");
+        let path = self.path("mosquitto.conf");
+        fs::write(&path, text + &own).expect("the directory is writable");
+        let program = resources::system_program(Path::new("mosquitto"));
+        let process = Process::start(start(&program.display().to_string()).arg("-c").arg(path));
+        process.wait_for_line(" running", EVENT_TIMEOUT);
+        process
     }
 
     /// Returns the path of a file of the fleet.

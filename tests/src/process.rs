@@ -1,5 +1,6 @@
 //! Child processes that end with their owner, their logs, and waiting for conditions.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -65,6 +66,27 @@ impl Process {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Returns the resident memory, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.memory_field("VmRSS:")
+    }
+
+    /// Returns the peak of the resident memory, in bytes.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        self.memory_field("VmHWM:")
+    }
+
+    fn memory_field(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.id());
+        let text = fs::read_to_string(path).expect("a running process has a status");
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)).expect("the field is there");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
+        kib * 1024
     }
 
     /// Returns whether it still runs.

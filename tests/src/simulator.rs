@@ -31,6 +31,12 @@ impl Simulator {
         Self { _process: process, address }
     }
 
+    /// Returns the address of its Modbus server.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Returns `count` PLCs with one tag each, which all read this simulator over one connection.
     /// The tag changes in every scan, so every message is one sample. The limits that protect a
     /// real PLC are lifted.

@@ -107,8 +107,19 @@ impl WireguardGo {
     }
 
     fn set_peer(&self, namespace: &Namespace, settings: &[&str]) {
-        let site = self.site.to_string();
+        self.set_site(namespace, self.site, settings);
+    }
+
+    /// Sets a peer, and adds it if there is none with this key (wg(8), `set`).
+    pub fn set_site(&self, namespace: &Namespace, site: PublicKey, settings: &[&str]) {
+        let site = site.to_string();
         namespace.run("wg", &[&["set", &self.device, "peer", &site], settings].concat());
+    }
+
+    /// Returns the name of its network device.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        &self.device
     }
 
     /// Returns whether a handshake was completed since its start (wg(8), `latest-handshakes`).

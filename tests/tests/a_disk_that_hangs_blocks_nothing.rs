@@ -17,6 +17,7 @@ const SCAN: Duration = Duration::from_millis(20);
 fn in_a_guest_values_read_while_the_disk_hangs_are_delivered_and_the_hang_is_reported() {
     let (plc, metrics, broker) = (Simulator::start(), Port::reserve(), Mosquitto::start());
     let consumer = broker.subscribe("edge/boxed/#");
+    let status = broker.subscribe("edge/boxed/status");
     let config = GatewayConfig::with_broker("boxed", broker.url())
         .set("gateway.state_dir", "/data")
         .set("metrics.listen", vec!["0.0.0.0:9464"])
@@ -42,7 +43,13 @@ fn in_a_guest_values_read_while_the_disk_hangs_are_delivered_and_the_hang_is_rep
     assert!(told.body.contains("does not answer"), "{}", told.body);
     gateway.wait_for_readyz(200);
     gateway.wait_for("edge_queue_sync_seconds_count", before + 2);
-    power.guest().run("kill -TERM $! && wait $!");
+    // A stop while it hangs again: what is in memory is delivered, and the status says offline. The
+    // kernel ends a process only when its writes have ended.
+    let hanging = power.block_disk();
+    power.guest().run("kill -TERM $!");
+    status.wait_for("offline", SLOW_TIMEOUT, |message| message.payload.contains("offline"));
+    drop(hanging);
+    power.guest().run("wait $!");
     let mut capture = Capture::default();
     let messages = consumer.drain(Duration::from_secs(2));
     let data = || messages.iter().filter(|message| message.topic == TOPIC);

@@ -146,6 +146,14 @@ fn a_taken_port_is_reported_once_and_tried_again() {
     notified(&socket, "STATUS=not started");
     let reported = process.log().text();
     assert_eq!(reported.matches("cannot serve metrics on").count(), 1, "{reported}");
+    // Between two attempts `status` gives the reason too.
+    eventually("status names the reason", EVENT_TIMEOUT, || {
+        let status = Command::new(Gateway::program()).arg("status").arg(site.file()).output();
+        let status = status.expect("the program starts");
+        let text = String::from_utf8_lossy(&status.stderr);
+        let is_named = text.contains("its last start failed: cannot serve metrics on");
+        (is_named && status.status.code() == Some(1)).then_some(())
+    });
     drop(blocker);
     notified(&socket, "STATUS=running");
     let log = stop(process);

@@ -12,7 +12,16 @@ const MIB: u64 = 1 << 20;
 
 #[test]
 fn as_root_other_programs_fill_the_disk_during_an_outage() {
-    let mut world = World::new();
+    the_disk_is_filled_during_an_outage(LoopDisk::new(24 * MIB));
+}
+
+#[test]
+fn as_root_other_programs_fill_a_tmpfs_during_an_outage() {
+    the_disk_is_filled_during_an_outage(LoopDisk::tmpfs(24 * MIB));
+}
+
+fn the_disk_is_filled_during_an_outage(disk: LoopDisk) {
+    let mut world = World::on(disk);
     world.gateway.wait_until_ready(SLOW_TIMEOUT);
     world.broker.stop();
     // Several segments, so that one can be evicted.
@@ -123,6 +132,23 @@ fn as_root_the_disk_is_read_only_at_the_start() {
     world.wait_for_readyz(200);
     assert_eq!(world.storage(), None);
     world.ends_accounted_for();
+}
+
+/// `LimitFSIZE` of a unit: the kernel sends SIGXFSZ at the limit, which ends a process by default.
+#[test]
+fn a_limit_on_the_size_of_files_is_reported_like_a_full_disk() {
+    let plc = Simulator::start();
+    let config = GatewayConfig::with_broker("g", "mqtt://127.0.0.1:9")
+        .plcs(plc.plc_sections(10, Duration::from_millis(20)));
+    let mut gateway = Gateway::start_with_limit("--fsize=65536:65536", config);
+    gateway.wait_until_ready(SLOW_TIMEOUT);
+
+    let failing = "edge_queue_storage_failing";
+    gateway.wait_for_metric(failing, SLOW_TIMEOUT, |failing| failing > 0.5);
+    let stored = gateway.metric("edge_samples_stored").expect("is there");
+
+    gateway.wait_for_metric("edge_samples_stored", SLOW_TIMEOUT, |now| now > stored + 1_000.0);
+    assert!(gateway.metric("edge_plc_up{plc=\"p0\"}") > Some(0.5));
 }
 
 /// A gateway on its own disk, whose queue begins a new segment every two seconds.

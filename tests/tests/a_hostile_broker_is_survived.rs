@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use e2e::{
     EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Pymodbus, RECOVERY_TIMEOUT,
-    STOP_TIMEOUT,
+    STOP_TIMEOUT, eventually,
 };
 use provisioning::plc::Table;
 use serde_json::Value;
@@ -62,7 +62,7 @@ fn peer(act: impl Fn(&mut std::net::TcpStream) + Send + 'static) -> (SocketAddr,
 #[test]
 fn a_message_that_the_broker_closes_the_connection_over_does_not_stop_the_others() {
     let (mut plc, broker) = (plc(), Mosquitto::builder().line("max_packet_size 1000").start());
-    let everything = broker.subscribe("edge/g/#");
+    let (data, events) = (broker.subscribe("edge/g/data/p"), broker.subscribe("edge/g/event"));
     let config = GatewayConfig::with_broker("g", broker.url()).set("mqtt.version", "3.1.1");
     let gateway = Gateway::start_ready(config.plc(bulk(&plc)));
 
@@ -70,13 +70,11 @@ fn a_message_that_the_broker_closes_the_connection_over_does_not_stop_the_others
     gateway.wait_for_metric(produced, EVENT_TIMEOUT, |produced| produced >= 300.0);
     plc.set_registers(Table::HoldingRegister, 10, &[8]);
 
-    everything.wait_for("what fits", CONVICTION_TIMEOUT, |message| message.json()["count"] == 8);
+    data.wait_for("what fits", CONVICTION_TIMEOUT, |message| message.json()["count"] == 8);
     // Only a message that the broker accepts in between shows that it is not the broker that fails.
     let too_large = "edge_samples_dropped_total{reason=\"too_large\"}";
     gateway.wait_for_metric(too_large, CONVICTION_TIMEOUT, |dropped| dropped >= 300.0);
-    let event = everything
-        .wait_for("the gap", CONVICTION_TIMEOUT, |message| message.topic == "edge/g/event")
-        .json();
+    let event = events.next(CONVICTION_TIMEOUT).json();
     assert_eq!((&event["event"], &event["reason"]), (&Value::from("gap"), &"too_large".into()));
     assert!(gateway.log().contains("closes the connection each time"));
 }
@@ -92,6 +90,21 @@ fn the_packet_limit_of_the_broker_is_respected() {
 
     assert_eq!((&event["event"], &event["reason"]), (&Value::from("gap"), &"too_large".into()));
     assert_eq!(gateway.metric("edge_mqtt_connected"), Some(1.0), "{}", gateway.log().text());
+}
+
+#[test]
+fn two_gateways_with_one_client_id_are_both_told_also_while_they_are_connected() {
+    let (plc, broker) = (plc(), Mosquitto::start());
+    let start = || Gateway::start_ready(config(broker.url(), &plc));
+    let gateways = [start(), start()];
+    for gateway in &gateways {
+        eventually("it is named while the gateway is connected", RECOVERY_TIMEOUT, || {
+            let status: Value = serde_json::from_str(&gateway.get("/status").body).ok()?;
+            let broker = &status["broker"];
+            let is_named = broker["refusal_detail"]["code"] == "client_id_shared";
+            (is_named && broker["state"] == "connected").then_some(())
+        });
+    }
 }
 
 #[test]

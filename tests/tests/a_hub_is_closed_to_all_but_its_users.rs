@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use e2e::{EVENT_TIMEOUT, Namespace, Office, Process, TempDir, eventually, temp_dir};
+use e2e::{EVENT_TIMEOUT, Namespace, Office, WireguardInterface, eventually};
 use tunnel::PrivateKey;
 
 /// Ports with a listener on every machine of the test: ssh, the servers of bundles, brokers,
@@ -14,38 +14,22 @@ use tunnel::PrivateKey;
 const PORTS: [u16; 14] = [21, 22, 23, 80, 443, 502, 1880, 1883, 3000, 4222, 8080, 8883, 9090, 9464];
 /// A dropped packet has no answer.
 const SILENCE: Duration = Duration::from_secs(1);
-const HUB: &str = "10.77.0.1";
+const HUB: &str = Office::HUB;
 
 /// A machine with listeners and a WireGuard interface.
 struct Machine {
     namespace: Namespace,
-    _wireguard: Process,
+    _wireguard: WireguardInterface,
     _listeners: Vec<TcpListener>,
-    _dir: TempDir,
 }
 
 impl Machine {
-    /// Starts wireguard-go in a namespace with settings for `wg setconf`, as interface `edge`.
-    fn start(namespace: Namespace, settings: &str, address: &str) -> Self {
-        // All namespaces share the directory of the control sockets.
-        let device = format!("w{}", namespace.name().replace("edge-", ""));
-        let arguments = ["--foreground", &device];
-        let wireguard = Process::start(namespace.command("wireguard-go").args(arguments));
-        eventually("wireguard-go takes settings", EVENT_TIMEOUT, || {
-            let shown = namespace.command("wg").args(["show", &device]).output();
-            shown.expect("wg is installed").status.success().then_some(())
-        });
-        let dir = temp_dir();
-        let file = dir.write_private("settings", settings);
-        namespace.run("wg", &["setconf", &device, &file]);
-        namespace.ip(&["link", "set", &device, "name", "edge"]);
-        namespace.ip(&["address", "add", address, "dev", "edge"]);
-        namespace.ip(&["link", "set", "edge", "up"]);
+    fn new(namespace: Namespace, wireguard: WireguardInterface) -> Self {
         let listeners = namespace.enter(|| {
             let listen = |port| TcpListener::bind(("0.0.0.0", port)).expect("nothing listens yet");
             PORTS.into_iter().map(listen).collect()
         });
-        Self { namespace, _wireguard: wireguard, _listeners: listeners, _dir: dir }
+        Self { namespace, _wireguard: wireguard, _listeners: listeners }
     }
 
     /// Connects a machine to the hub by a cable of its own and starts it there. It tries to use the
@@ -60,7 +44,9 @@ impl Machine {
             "[Interface]\nPrivateKey = {key}\n[Peer]\nPublicKey = {hub_key}\n\
              Endpoint = {near}:51820\nAllowedIPs = 10.77.0.0/16\n"
         );
-        Self::start(namespace, &settings, &format!("{address}/16"))
+        let address = format!("{address}/16");
+        let wireguard = WireguardInterface::start(&namespace, "edge", &settings, &address);
+        Self::new(namespace, wireguard)
     }
 
     /// Returns the ports of a machine to which this one can connect.
@@ -112,14 +98,9 @@ fn as_root_a_scan_of_a_hub_finds_what_its_users_need() {
         let office = format!("[[office]]\nname = \"anna\"\naddress = \"10.77.255.2\"\n");
         text.replacen("\n[broker]", &format!("\n{office}public_key = \"{key}\"\n\n[broker]"), 1)
     });
-    office.run(&["hub"]);
-    let etc = office.path("out/hubs/hub-a/etc");
     let hub = Namespace::new();
-    let interface = etc.join("wireguard/edge.conf").display().to_string();
-    let settings = hub.run("wg-quick", &["strip", &interface]);
-    let hub = Machine::start(hub, &settings, "10.77.0.1/16");
-    hub.namespace.run("sysctl", &["-q", "-w", "net.ipv4.conf.edge.forwarding=1"]);
-    hub.namespace.run("nft", &["-f", &etc.join("nftables.d/edge.nft").display().to_string()]);
+    let interface = office.start_hub(&hub);
+    let hub = Machine::new(hub, interface);
 
     let hub_key = value(&office.read("fleet.toml"), "public_key");
     let [a, b] = sites.map(|site| {

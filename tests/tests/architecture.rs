@@ -15,7 +15,23 @@ const MODULES: &[(&str, &[&str])] = &[
     ("cli", ALL),
     ("clock", &["state_file", "model"]),
     ("codec", &["model"]),
-    ("demo", &["app", "simulate", "mock_broker", "supervise", "audit", "codec", "web", "model"]),
+    ("command", &["codec", "model"]),
+    (
+        "demo",
+        &[
+            "app",
+            "simulate",
+            "mock_broker",
+            "mqtt",
+            "metrics",
+            "uplink",
+            "supervise",
+            "audit",
+            "codec",
+            "web",
+            "model",
+        ],
+    ),
     ("state_file", &[]),
     ("logging", &[]),
     ("metrics", &["model"]),
@@ -41,10 +57,28 @@ const OFFICE_MODULES: &[(&str, &[&str])] = &[
     ("fleet", &["address_plan", "hub_choice"]),
     ("output_file", &[]),
     ("secrets", &["output_file"]),
-    ("hub", &["fleet", "output_file", "secrets"]),
-    ("signing", &["output_file"]),
+    ("hub", &["certificates", "fleet", "output_file", "secrets"]),
+    ("signing", &[]),
     ("authority", &[]),
     ("enrol", &["authority"]),
+    ("boxes", &["enrol", "output_file"]),
+    ("certificates", &["authority", "output_file", "secrets"]),
+    ("fleet_signing", &["output_file", "secrets", "signing"]),
+    ("output_batch", &["output_file"]),
+    (
+        "build",
+        &[
+            "boxes",
+            "certificates",
+            "fleet",
+            "fleet_signing",
+            "output_batch",
+            "output_file",
+            "secrets",
+            "signing",
+            "site_edit",
+        ],
+    ),
     ("site_edit", &[]),
     ("import", &[]),
     ("cli", ALL),
@@ -57,7 +91,8 @@ const ALL: &[&str] = &["*"];
 const ROOT_FILES: [&str; 3] = ["lib.rs", "main.rs", "testing.rs"];
 
 /// Modules that decide and therefore take `now` and randomness as arguments.
-const PURE: [&str; 7] = ["audit", "codec", "model", "payload", "sampling", "schedule", "status"];
+const PURE: [&str; 8] =
+    ["audit", "codec", "command", "model", "payload", "sampling", "schedule", "status"];
 
 /// Names that a pure module must not contain.
 const IMPURE: [&str; 7] =

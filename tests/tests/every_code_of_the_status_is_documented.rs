@@ -145,7 +145,8 @@ fn product_part(text: &str) -> &str {
 }
 
 fn sources() -> Vec<PathBuf> {
-    let mut todo = vec![workspace().join("gateway/src"), workspace().join("tunnel/src")];
+    let mut todo =
+        ["gateway/src", "provisioning/src", "tunnel/src"].map(|dir| workspace().join(dir)).to_vec();
     let mut sources = Vec::new();
     while let Some(path) = todo.pop() {
         if path.is_dir() {

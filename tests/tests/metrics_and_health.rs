@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use std::process::{Command, Stdio};
 
-use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Port, Pymodbus};
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Port, Pymodbus, Simulator};
 
 /// Series that alerts and dashboards use.
 const SERIES: [&str; 20] = [
@@ -48,6 +48,44 @@ fn the_live_endpoint_passes_promtool_and_has_every_series() {
         let found = answer.body.lines().any(|line| line.starts_with(series));
         assert!(found, "{series} is missing in\n{}", answer.body);
     }
+    assert_good_exposition(&answer.body);
+    let none = gateway.get("/metrics/tags");
+    assert!(none.status == 404 && none.body.contains("tags = true"), "{none:?}");
+}
+
+#[test]
+fn the_values_of_tags_are_served_apart_and_pass_promtool() {
+    let (plc, broker) = (Simulator::start(), Mosquitto::start());
+    let tags = PlcConfig::new("p", "M241", plc.address())
+        .tag("word", "%MW10", "INT")
+        .tag("flag", "%MX20.1", "BOOL")
+        .tag("list", "%MW30", "ARRAY[3..5] OF UINT")
+        .tag("text", "%MW40", "STRING(4)");
+    let config = GatewayConfig::with_broker("g", broker.url()).plc(tags);
+    let mut gateway = Gateway::start_with(&config, &[("EDGE_METRICS__TAGS", "true")]);
+    gateway.wait_until_ready(EVENT_TIMEOUT);
+    gateway.wait_for_metric("edge_samples_delivered_total", EVENT_TIMEOUT, |samples| samples > 0.0);
+
+    let page = gateway.get("/metrics/tags").body;
+
+    let labels = |tag: &str| format!("{{plc=\"p\",tag=\"{tag}\"");
+    for (tag, values) in [("word", 1), ("flag", 1), ("list", 3), ("text", 0)] {
+        let lines = |family: &str| {
+            let start = format!("{family}{}", labels(tag));
+            page.lines().filter(|line| line.starts_with(&start)).count()
+        };
+        assert_eq!(lines("edge_tag_value"), values, "{page}");
+        assert_eq!(lines("edge_tag_good"), usize::from(values > 0), "{page}");
+        assert_eq!(lines("edge_tag_timestamp_seconds"), usize::from(values > 0), "{page}");
+    }
+    assert!(page.contains("tag=\"list\",index=\"3\"} "), "{page}");
+    assert!(page.contains("edge_tag_good{plc=\"p\",tag=\"word\"} 1"), "{page}");
+    assert_good_exposition(&page);
+    assert!(!gateway.get("/metrics").body.contains("edge_tag"), "the fleet's page stays small");
+}
+
+/// Panics unless promtool has nothing to say about the text.
+fn assert_good_exposition(text: &str) {
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -59,7 +97,7 @@ fn the_live_endpoint_passes_promtool_and_has_every_series() {
         .stdin
         .take()
         .expect("piped")
-        .write_all(answer.body.as_bytes())
+        .write_all(text.as_bytes())
         .expect("the process reads its input");
     let verdict = promtool.wait_with_output().expect("the process ends");
     assert!(verdict.status.success(), "{verdict:?}");

@@ -3,13 +3,14 @@
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, PlcConfig};
+use e2e::{EVENT_TIMEOUT, Gateway, GatewayConfig, PlcConfig, Port, Process};
 use test_settings::ATTACK_SECONDS;
 use tunnel::PrivateKey;
 
@@ -52,11 +53,15 @@ fn assert_bounded(gateway: &Gateway, attack: Attack) {
         assert!(peak < MAX_MEMORY, "{peak} bytes; the log:\n{}", gateway.log().text());
         thread::sleep(SAMPLE_INTERVAL);
     }
+    assert_alive(gateway.metrics_address());
+    assert!(gateway.peak_memory() < MAX_MEMORY, "{} bytes", gateway.peak_memory());
+}
+
+fn assert_alive(metrics: SocketAddr) {
     e2e::eventually("it answers", EVENT_TIMEOUT, || {
-        let answer = e2e::http_get(gateway.metrics_address(), "/healthz");
+        let answer = e2e::http_get(metrics, "/healthz");
         answer.is_ok_and(|answer| answer.status == 200).then_some(())
     });
-    assert!(gateway.peak_memory() < MAX_MEMORY, "{} bytes", gateway.peak_memory());
 }
 
 /// Listens on loopback and gives every connection to `act`, on a thread of its own.
@@ -90,15 +95,20 @@ fn nothing() -> SocketAddr {
 /// A broker that accepts the session, then floods it.
 fn hostile_broker(packets: Vec<u8>) {
     let attack = Attack::begin();
-    let broker = peer(move |mut stream| {
+    let broker = accepting_broker(move |stream| attack.flood(stream, &packets));
+    assert_bounded(&start(broker, nothing()), attack);
+}
+
+/// Starts a broker that accepts each session and then acts.
+fn accepting_broker(act: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    peer(move |mut stream| {
         let mut connect = [0; 1024];
         let is_connect = stream.read(&mut connect).is_ok_and(|length| length > 0);
         // CONNACK of MQTT 5.0, without properties.
         if is_connect && stream.write_all(&[0x20, 3, 0, 0, 0]).is_ok() {
-            attack.flood(stream, &packets);
+            act(stream);
         }
-    });
-    assert_bounded(&start(broker, nothing()), attack);
+    })
 }
 
 /// Returns a PUBLISH of quality 0 (MQTT 5.0, 3.3).
@@ -133,6 +143,25 @@ fn a_broker_that_sends_nothing_but_ping_responses() {
 #[test]
 fn a_broker_that_announces_the_longest_packet() {
     hostile_broker([&[0x30, 0xff, 0xff, 0xff, 0x7f][..], &[0; 64 * 1024]].concat());
+}
+
+/// The gateway allows no alias (MQTT 5.0, 3.3.2.3.4); a client that keeps them keeps up to 4 GiB.
+#[test]
+fn a_broker_that_gives_each_long_topic_an_alias() {
+    let attack = Attack::begin();
+    let broker = accepting_broker(move |mut stream| {
+        let mut sent = 0;
+        for alias in 1..=u16::MAX {
+            let [high, low] = alias.to_be_bytes();
+            // Property 35, topic alias.
+            let packet = publish(&[b't'; 65_000], &[0x23, high, low], 1);
+            sent += packet.len() as u64;
+            if attack.is_over(sent) || stream.write_all(&packet).is_err() {
+                return;
+            }
+        }
+    });
+    assert_bounded(&start(broker, nothing()), attack);
 }
 
 #[test]
@@ -238,4 +267,72 @@ fn garbage_at_the_port_of_the_tunnel() {
         }
     });
     assert_bounded(&gateway, attack);
+}
+
+/// An address of this machine where no DNS server listens.
+const DNS: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 53, 53, 53), 53);
+
+/// Gives a program another DNS server.
+const WITH_RESOLVER: &str = "mount --bind \"$1\" /etc/resolv.conf && shift && exec \"$@\"";
+
+/// Answers each query over UDP with "truncated", and over TCP with 4,000 addresses, as many as a
+/// message can have (RFC 1035, 4.2.2).
+fn hostile_dns() {
+    let udp = UdpSocket::bind(DNS).expect("the test runs as root");
+    let tcp = TcpListener::bind(DNS).expect("the test runs as root");
+    thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((length, client)) = udp.recv_from(&mut query) {
+            query[2..4].copy_from_slice(&[0x83, 0x80]);
+            let _ = udp.send_to(&query[..length], client);
+        }
+    });
+    thread::spawn(move || {
+        for mut stream in tcp.incoming().map_while(Result::ok) {
+            let mut length = [0; 2];
+            while stream.read_exact(&mut length).is_ok() {
+                let mut query = vec![0; u16::from_be_bytes(length).into()];
+                let Ok(()) = stream.read_exact(&mut query) else { break };
+                let message = many_addresses(&query);
+                let length = u16::try_from(message.len()).expect("it fits").to_be_bytes();
+                let _ = stream.write_all(&[&length[..], &message].concat());
+            }
+        }
+    });
+}
+
+/// Returns the answer to a query for a name of one label and "test", without additional records.
+fn many_addresses(query: &[u8]) -> Vec<u8> {
+    let end = 12 + query[12..].iter().position(|byte| *byte == 0).expect("a name ends") + 5;
+    let is_v4 = query[end - 3] == 1;
+    let data: &[u8] = if is_v4 { &[127, 0, 0, 1] } else { &Ipv6Addr::LOCALHOST.octets() };
+    let length = u8::try_from(data.len()).expect("it is short");
+    let record = [&[0xc0, 12], &query[end - 4..end], &[0, 0, 0, 0, 0, length], data].concat();
+    let count = (usize::from(u16::MAX) - end) / record.len();
+    let header = [&query[..2], &[0x81, 0x80, 0, 1]].concat();
+    let counts = [&u16::try_from(count).expect("it fits").to_be_bytes()[..], &[0; 4]].concat();
+    [header, counts, query[12..end].to_vec(), record.repeat(count)].concat()
+}
+
+#[test]
+fn as_root_a_dns_server_that_answers_with_thousands_of_addresses() {
+    hostile_dns();
+    let (dir, metrics, attack) = (e2e::temp_dir(), Port::reserve(), Attack::begin());
+    let resolver = dir.write("resolv.conf", &format!("nameserver {}\n", DNS.0));
+    let config = GatewayConfig::with_broker("g", "mqtt://hub.test:9")
+        .set("gateway.state_dir", dir.path().display().to_string())
+        .set("metrics.listen", vec![metrics.address().to_string()])
+        .plc(PlcConfig::new("p", "generic", "plc.test:9").tag("count", "holding:10", "UINT"));
+    let file = dir.write("gateway.toml", &config.to_string());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", WITH_RESOLVER, "sh"]);
+    let gateway =
+        Process::start(command.arg(resolver).arg(Gateway::program()).arg("run").arg(file));
+
+    gateway.wait_for_line("no broker listens on port 9", EVENT_TIMEOUT);
+    while Instant::now() < attack.end {
+        thread::sleep(SAMPLE_INTERVAL);
+    }
+    assert_alive(metrics.address());
+    assert!(gateway.peak_memory() < MAX_MEMORY, "{} bytes", gateway.peak_memory());
 }

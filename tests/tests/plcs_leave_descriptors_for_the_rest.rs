@@ -51,7 +51,8 @@ fn config(broker: &Mosquitto) -> GatewayConfig {
 #[test]
 fn more_plcs_than_descriptors_starve_neither_the_broker_nor_the_pages() {
     let mut broker = Mosquitto::start();
-    let mut gateway = Gateway::start_with_open_files(OPEN_FILES, config(&broker));
+    let mut gateway =
+        Gateway::start_with_limit(&format!("--nofile={OPEN_FILES}:{OPEN_FILES}"), config(&broker));
     gateway.wait_until_ready(EVENT_TIMEOUT);
     gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
 

@@ -23,7 +23,7 @@ const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
 
 #[test]
 fn in_a_guest_strict_keeps_what_it_made_durable_and_all_that_it_sent() {
-    let lives = live("strict", Duration::ZERO, 8);
+    let lives = live("strict", Duration::ZERO, 4);
     for life in lives.iter().filter(|life| !life.received.is_empty()) {
         // With `strict`, a message is on the disk before it is sent, so the next run knows its
         // number.
@@ -33,7 +33,7 @@ fn in_a_guest_strict_keeps_what_it_made_durable_and_all_that_it_sent() {
 
 #[test]
 fn in_a_guest_balanced_keeps_what_it_made_durable() {
-    live("balanced", Duration::ZERO, 8);
+    live("balanced", Duration::ZERO, 6);
 }
 
 #[test]

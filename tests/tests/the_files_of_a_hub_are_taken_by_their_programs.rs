@@ -2,12 +2,10 @@
 //! Prometheus and NATS accept, and it lets each site do its own work and no more.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{EVENT_TIMEOUT, Namespace, NatsCluster, Office, Port, Process, system_program};
+use e2e::{Namespace, NatsCluster, Office, Port, Process};
 
 /// A cluster that has just started does not answer for some seconds.
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -53,27 +51,6 @@ fn as_root_nftables_takes_its_file_twice() {
     }
     let rules = hub.run("nft", &["list", "ruleset"]);
     assert_eq!(rules.matches("hook input").count(), 1, "{rules}");
-}
-
-/// The rendered files with the paths and the address of this test.
-fn start_mosquitto(office: &Office, port: &Port) -> Process {
-    let etc = office.path("out/hubs/hub-a/etc");
-    let text = office.read("out/hubs/hub-a/etc/mosquitto/conf.d/edge.conf");
-    let listener = format!("listener {} 127.0.0.1", port.number());
-    let text = text
-        .replace("/etc/", &format!("{}/", etc.display()))
-        .replace("listener 1883 10.77.0.1", &listener);
-    assert!(text.contains(&listener), "{text}");
-    let data = office.path("data");
-    fs::create_dir_all(&data).expect("the directory is writable");
-    // Mosquitto gives up root's rights, and could not read the directory of the test.
-    let extra = format!("user root\nlog_dest stderr\npersistence_location {}/\n", data.display());
-    let path = office.path("mosquitto.conf");
-    fs::write(&path, text + &extra).expect("the directory is writable");
-    let broker = system_program(Path::new("mosquitto"));
-    let process = Process::start(Command::new(broker).arg("-c").arg(path));
-    process.wait_for_line(" running", EVENT_TIMEOUT);
-    process
 }
 
 /// A client of a broker with the password of a user.
@@ -170,7 +147,8 @@ fn mosquitto_lets_each_site_do_its_own_work() {
     let office = office();
     office.run(&["hub"]);
     let port = Port::reserve();
-    let broker = start_mosquitto(&office, &port);
+    let listener = format!("listener {} 127.0.0.1", port.number());
+    let broker = office.start_mosquitto(|program| Command::new(program), &listener);
     each_site_does_its_own_work(&office, port.number(), "mqttv5");
     let wrong = Command::new("mosquitto_pub")
         .args(["-h", "127.0.0.1", "-p", &port.number().to_string(), "-u", SITES[0], "-P", "wrong"])

@@ -69,6 +69,8 @@ fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
     let example = "usr/share/doc/edge-gateway/examples/tun.conf";
     stage.copy(&source.join("systemd/tun.conf"), example, 0o644)?;
     stage.copy(&deb.join("copyright"), "usr/share/doc/edge-gateway/copyright", 0o644)?;
+    let flow = workspace().join("deploy/node-red/flows.json");
+    stage.copy(&flow, "usr/share/doc/edge-gateway/node-red/flows.json", 0o644)?;
     stage.copy(&deb.join("changelog"), "usr/share/doc/edge-gateway/changelog", 0o644)?;
     stage.compress("usr/share/doc/edge-gateway/changelog")?;
     copy_book(stage, &workspace().join("docs"), "usr/share/doc/edge-gateway/book")?;
@@ -82,6 +84,9 @@ fn fill(stage: &StagingDir, binary: &Path) -> Result<()> {
     stage.copy(&deb.join("conffiles"), "DEBIAN/conffiles", 0o644)
 }
 
+/// Extensions of the pages and pictures of the book.
+const IN_BOOK: [&str; 3] = ["md", "png", "svg"];
+
 /// Copies the pages and pictures of the book into the package.
 fn copy_book(stage: &StagingDir, from: &Path, to: &str) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
@@ -89,8 +94,7 @@ fn copy_book(stage: &StagingDir, from: &Path, to: &str) -> Result<()> {
         let to = format!("{to}/{}", path.file_name().unwrap_or_default().to_string_lossy());
         if path.is_dir() {
             copy_book(stage, &path, &to)?;
-        } else if path.extension().is_some_and(|extension| extension == "md" || extension == "svg")
-        {
+        } else if path.extension().is_some_and(|found| IN_BOOK.iter().any(|one| found == *one)) {
             stage.copy(&path, &to, 0o644)?;
         }
     }

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use test_settings::{
-    ATTACK_SECONDS, CRASHES, CUTS, LIVES, LOG_SECONDS, MESSAGES, MUTATIONS, OUTAGE_HOURS,
+    ATTACK_SECONDS, CRASHES, CUTS, DASHBOARD_SECONDS, KILLS, LIVES, LOG_SECONDS, MESSAGES,
+    MUTATIONS, OUTAGE_HOURS, SCRAPED_TAGS,
 };
 
 use crate::docs;
@@ -48,10 +49,22 @@ const LONG_TESTS: &[LongTest] = &[
         environment: &[(MUTATIONS.name, "1000000")],
     },
     LongTest {
+        name: "mutated commands",
+        target: &["-p", "gateway", "--lib"],
+        filter: "command::tests::mutated",
+        environment: &[(MUTATIONS.name, "1000000")],
+    },
+    LongTest {
         name: "crashes of the queue",
         target: &["-p", "gateway", "--lib"],
         filter: "queue::tests::crashes",
         environment: &[(CRASHES.name, "1000000")],
+    },
+    LongTest {
+        name: "histories at two brokers",
+        target: &["-p", "gateway", "--test", "mosquitto"],
+        filter: "same_messages",
+        environment: &[(MUTATIONS.name, "10000")],
     },
     LongTest {
         name: "garbage at a tunnel",
@@ -64,6 +77,12 @@ const LONG_TESTS: &[LongTest] = &[
         target: &["-p", "virtual-time", "--test", "tunnel"],
         filter: "random_faults::in_24_days",
         environment: &[(LIVES.name, "20")],
+    },
+    LongTest {
+        name: "kills of the gateway",
+        target: &["-p", "e2e", "--test", "a_killed_gateway_loses_nothing_it_stored"],
+        filter: "balanced_survives_kills",
+        environment: &[(KILLS.name, "1000")],
     },
     // All three durabilities at once: most of the time is spent booting three guests.
     LongTest {
@@ -89,6 +108,18 @@ const LONG_TESTS: &[LongTest] = &[
         target: &["-p", "e2e", "--test", "a_trouble_costs_a_few_lines"],
         filter: "no_trouble_fills_the_log",
         environment: &[(LOG_SECONDS.name, "3600")],
+    },
+    LongTest {
+        name: "scrape of 25,000 tags",
+        target: &["-p", "e2e", "--test", "tag_values_are_scraped_beside_polls"],
+        filter: "",
+        environment: &[(SCRAPED_TAGS.name, "500")],
+    },
+    LongTest {
+        name: "dashboard in Node-RED",
+        target: &["-p", "e2e", "--test", "a_dashboard_in_node_red"],
+        filter: "",
+        environment: &[(DASHBOARD_SECONDS.name, "600")],
     },
     // The messages of ten PLCs in an hour, one a second each.
     LongTest {

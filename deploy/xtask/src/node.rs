@@ -26,11 +26,12 @@ pub(crate) const MODBUS_SERIAL: NpmPeer = NpmPeer {
     home: "e2e-node",
 };
 
-/// Node-RED as a consumer. Each test copies and changes its flow.
+/// Node-RED as a consumer, with its dashboard, and the driver of a browser. Each test copies and
+/// changes its flow.
 pub(crate) const NODE_RED: NpmPeer = NpmPeer {
     name: "Node-RED",
     source: "tests/peers/node-red",
-    files: &[".npmrc", "package.json", "package-lock.json"],
+    files: &[".npmrc", "package.json", "package-lock.json", "browser.js"],
     home: "e2e-node-red",
 };
 

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::process::Command;
+use std::thread;
 
 use anyhow::Result;
 
@@ -18,7 +19,8 @@ struct SkippedTests {
 const AS_ROOT: SkippedTests = SkippedTests { name: "as_root_", reason: "this is not root" };
 const IN_A_GUEST: SkippedTests = SkippedTests {
     name: "in_a_guest_",
-    reason: "guests share the programs of this machine and Debian's amd64 kernel, and this is not amd64",
+    reason: "guests share the programs of this machine and Debian's amd64 kernel, and this is not \
+             amd64",
 };
 
 /// Runs all tests, or those whose name contains `filter`.
@@ -64,8 +66,8 @@ fn test_command(filter: Option<&str>, left_out: &[SkippedTests]) -> Command {
         cargo_test_command(left_out)
     };
     tests.args(filter);
-    // The number that the documentation promises; a plain cargo test runs fewer.
-    tests.env(test_settings::CRASHES.name, "100000");
+    // A plain cargo test runs fewer, `cargo xtask long` a million.
+    tests.env(test_settings::CRASHES.name, "30000");
     // A snapshot that differs is a failure, not a file to review.
     tests.env("INSTA_UPDATE", "no");
     tests
@@ -74,6 +76,9 @@ fn test_command(filter: Option<&str>, left_out: &[SkippedTests]) -> Command {
 fn nextest_command(left_out: &[SkippedTests]) -> Command {
     let profile = if env::var_os("CI").is_some() { "ci" } else { "default" };
     let mut tests = cargo(&["nextest", "run", "--workspace", "--locked", "--profile", profile]);
+    // Many tests wait most of the time: for time-outs, pauses and third-party programs.
+    let threads = thread::available_parallelism().map_or(2, |cores| cores.get() + 1);
+    tests.args(["--test-threads", &threads.to_string()]);
     if !left_out.is_empty() {
         let names: Vec<_> = left_out.iter().map(|l| format!("not test({})", l.name)).collect();
         tests.args(["-E", &names.join(" and ")]);

@@ -1,101 +1,174 @@
-//! Expiry dates of the configured certificates, as a metric.
+//! The certificates of the connection to the broker: when they end, as metric, status and event,
+//! and an orderly new connection when a certificate of the gateway that is about to end was
+//! replaced on disk.
 
-use std::collections::BTreeSet;
+mod expiry;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use prometheus::GaugeVec;
-use provisioning::config::Tls;
-use provisioning::regular_file::{self, MAX_CERTIFICATE_BYTES};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject};
+use provisioning::certificates::{self, Certificate, CertificateFault, ClientIdentity};
+use provisioning::config::{ClientCertificate, Tls};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
-use x509_parser::parse_x509_certificate;
 
-/// How often the files are read: a renewed certificate shows within this time.
-const CHECK_INTERVAL: Duration = Duration::from_secs(3600);
+use self::expiry::is_renewal_due;
+pub(super) use self::expiry::{ExpiryNotice, ExpiryNotices, days_left};
+use crate::clock;
+use crate::uplink::{CertificatesInUse, Uplink};
 
-/// Updates `edge_certificate_not_after_timestamp_seconds` until `stop` fires. A file that cannot be
-/// read counts as expired (0) and is logged once.
-pub(super) async fn watch(tls: Tls, expiries: GaugeVec, stop: CancellationToken) {
-    let files = tls.ca_file.iter().chain(tls.client.iter().map(|own| &own.cert_file));
-    let files: Vec<PathBuf> = files.cloned().collect();
-    let mut unreadable = BTreeSet::new();
+/// How often the files are looked at: a renewed certificate shows within this time. The look is a
+/// stat(2) of each; only a file that has changed is read.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// When each certificate ends, by its file, or by the address of the broker that sent it.
+pub(super) type CertificateEnds = BTreeMap<String, CertificateEnd>;
+
+/// When a certificate ends, in seconds since 1970, or why that is not known. In a file with several
+/// it is the first end.
+pub(super) type CertificateEnd = Result<i64, CertificateFault>;
+
+/// The files of `[mqtt]` with certificates, as they were when they changed last.
+#[derive(Debug)]
+struct CertificateFiles {
+    tls: Tls,
+    stamps: Vec<Option<CertificateStamp>>,
+    ends: CertificateEnds,
+    /// The certificate of the gateway, if it fits its key.
+    client: Option<Certificate>,
+}
+
+/// What changes when a file is replaced or rewritten.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct CertificateStamp {
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+}
+
+/// Keeps the ends of all certificates up to date until `stop` fires: in
+/// `edge_certificate_not_after_timestamp_seconds`, where an unreadable file is 0, and in `ends`.
+/// Requests a new connection when one is due.
+pub(super) async fn watch(
+    tls: Tls,
+    uplink: Uplink,
+    expiries: GaugeVec,
+    ends: watch::Sender<CertificateEnds>,
+    stop: CancellationToken,
+) {
+    let mut files = Box::new(CertificateFiles::new(tls));
+    let mut in_use = uplink.certificates_in_use();
     let mut checks = interval(CHECK_INTERVAL);
-    while stop.run_until_cancelled(checks.tick()).await.is_some() {
-        for file in &files {
-            let label = file.display().to_string();
-            match read_first_expiry(file.clone()).await {
-                Ok(seconds) => {
-                    expiries.with_label_values(&[label.as_str()]).set(seconds);
-                    if unreadable.remove(file) {
-                        tracing::info!(file = label, "this certificate can be read again");
-                    }
-                }
-                Err(why) => {
-                    expiries.with_label_values(&[label.as_str()]).set(0.0);
-                    if !unreadable.insert(file.clone()) {
-                        continue;
-                    }
-                    tracing::warn!(
-                        file = label,
-                        why,
-                        "cannot read when this certificate expires: \
-                         put a PEM file there that the user edge-gateway may read"
-                    );
-                }
+    loop {
+        let woken = async {
+            tokio::select! {
+                _ = checks.tick() => {}
+                Ok(()) = in_use.changed() => {}
             }
+        };
+        if stop.run_until_cancelled(woken).await.is_none() {
+            return;
+        }
+        // On a thread of its own: an SD card may take seconds, and PLCs, broker and tunnel share
+        // this one.
+        let updated = spawn_blocking(move || {
+            files.update();
+            files
+        });
+        let Ok(updated) = updated.await else { return };
+        files = updated;
+        let used = in_use.borrow_and_update().clone();
+        report(&files, &used, &expiries, &ends);
+        let now = clock::now().as_whole_seconds();
+        if let (Some(used), Some(on_disk)) = (&used.client, &files.client)
+            && is_renewal_due(used, on_disk, now)
+        {
+            tracing::info!("the certificate of this gateway was renewed: connecting with it");
+            uplink.request_renewal();
         }
     }
 }
 
-/// Reads the file on a thread of its own: an SD card may take seconds, and PLCs, broker and tunnel
-/// share this one.
-async fn read_first_expiry(file: PathBuf) -> Result<f64, String> {
-    let read = spawn_blocking(move || first_expiry(&file)).await;
-    read.unwrap_or_else(|panicked| Err(panicked.to_string()))
+/// Publishes the ends of all certificates. A file that cannot be read is logged once.
+fn report(
+    files: &CertificateFiles,
+    in_use: &CertificatesInUse,
+    expiries: &GaugeVec,
+    published: &watch::Sender<CertificateEnds>,
+) {
+    let mut ends = files.ends.clone();
+    ends.extend(in_use.brokers.iter().map(|(broker, end)| (broker.clone(), Ok(*end))));
+    for (file, end) in &ends {
+        #[expect(clippy::cast_precision_loss, reason = "a date")]
+        let seconds = end.as_ref().map_or(0.0, |seconds| *seconds as f64);
+        expiries.with_label_values(&[file.as_str()]).set(seconds);
+        let before = published.borrow().get(file).cloned();
+        match (before, end) {
+            (Some(Err(_)), Ok(_)) => tracing::info!(file, "this certificate can be read again"),
+            (before, Err(fault)) if before.as_ref() != Some(end) => {
+                tracing::warn!(file, "{fault}");
+            }
+            (_, Ok(_) | Err(_)) => {}
+        }
+    }
+    published.send_if_modified(|published| {
+        let is_changed = *published != ends;
+        *published = ends;
+        is_changed
+    });
 }
 
-/// Returns when the first of the certificates in a file expires, in seconds since 1970, or why that
-/// is not known. One unreadable certificate makes the whole file invalid, as it does for rustls.
-fn first_expiry(file: &Path) -> Result<f64, String> {
-    let pem = regular_file::read(file, MAX_CERTIFICATE_BYTES).map_err(|error| error.to_string())?;
-    let certificates = CertificateDer::pem_slice_iter(&pem);
-    let expiry = |certificate: Result<CertificateDer<'_>, pem::Error>| {
-        let certificate = certificate.map_err(|error| error.to_string())?;
-        let parsed = parse_x509_certificate(&certificate).map_err(|error| error.to_string())?;
-        Ok::<_, String>(parsed.1.validity().not_after.timestamp())
-    };
-    let expiries: Vec<_> = certificates.map(expiry).collect::<Result<_, _>>()?;
-    let seconds = expiries.into_iter().min().ok_or("no certificate is in it")?;
-    #[expect(clippy::cast_precision_loss, reason = "a date")]
-    Ok(seconds as f64)
+impl CertificateFiles {
+    fn new(tls: Tls) -> Self {
+        let (stamps, ends) = (Vec::new(), CertificateEnds::new());
+        Self { tls, stamps, ends, client: None }
+    }
+
+    /// Reads the files again if one of them has changed.
+    fn update(&mut self) {
+        let key = self.tls.client.iter().map(|own| &own.key_file);
+        let files = self.certificate_files();
+        let stamps: Vec<_> =
+            files.iter().chain(key).map(|file| CertificateStamp::read(file).ok()).collect();
+        if stamps == self.stamps && !self.ends.values().any(Result::is_err) {
+            return;
+        }
+        self.stamps = stamps;
+        self.ends =
+            files.iter().map(|file| (file.display().to_string(), first_end(file))).collect();
+        let read = |own: &ClientCertificate| ClientIdentity::read(own).ok()?.certificate().cloned();
+        self.client = self.tls.client.as_ref().and_then(read);
+    }
+
+    fn certificate_files(&self) -> Vec<PathBuf> {
+        let own = self.tls.client.iter().map(|own| &own.cert_file);
+        self.tls.ca_file.iter().chain(own).cloned().collect()
+    }
+}
+
+impl CertificateStamp {
+    fn read(file: &Path) -> std::io::Result<Self> {
+        let metadata = fs::metadata(file)?;
+        Ok(Self {
+            inode: metadata.ino(),
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
+}
+
+/// Returns when the first of the certificates in a file ends. One unreadable certificate makes the
+/// whole file invalid, as it does for a connection.
+fn first_end(file: &Path) -> CertificateEnd {
+    let all = certificates::read_certificates(file)?;
+    Ok(all.iter().map(|one| one.facts.not_after).min().unwrap_or_default())
 }
 
 #[cfg(test)]
-mod tests {
-    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
-
-    use super::*;
-
-    #[test]
-    fn the_earliest_expiry_in_a_file_counts() {
-        let name = format!("edge-gateway-expiry-{}.pem", fastrand::u64(..));
-        let file = std::env::temp_dir().join(name);
-        let pem = |year| {
-            let mut params = CertificateParams::new(vec!["broker".to_owned()]).unwrap();
-            params.not_after = date_time_ymd(year, 1, 1);
-            params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
-        };
-        std::fs::write(&file, format!("{}{}", pem(2035), pem(2031))).unwrap();
-        assert_eq!(first_expiry(&file), Ok(1_924_992_000.0));
-        std::fs::write(&file, "nothing").unwrap();
-        assert_eq!(first_expiry(&file), Err("no certificate is in it".to_owned()));
-        let cut: String = pem(2035).chars().take(200).collect();
-        std::fs::write(&file, format!("{}{cut}", pem(2031))).unwrap();
-        assert!(first_expiry(&file).is_err());
-        std::fs::remove_file(&file).unwrap();
-    }
-}
+mod tests;

@@ -5,13 +5,18 @@
 //! leaves the queue only when the broker acknowledged it with a reason code of success.
 
 mod change_event;
+mod commands;
+mod draining;
 mod drop_reports;
 mod fill_rate;
 mod holds;
 mod pipeline;
+mod reply_box;
 mod sending;
 mod status_tracker;
 mod storage_retry;
+mod tag_pieces;
+mod ticket;
 mod timestamp_correction;
 
 use std::collections::BTreeMap;
@@ -19,24 +24,28 @@ use std::time::{Duration, Instant};
 
 use provisioning::config::{Config, QueueOrder};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval, timeout_at};
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
 
+use self::commands::Commands;
+pub(super) use self::commands::{CommandInputs, LocalCommand};
 use self::drop_reports::{DropReport, DropReports};
 use self::holds::{MessageHolds, SentMessage, SessionSummary};
 use self::pipeline::PlcPipeline;
+use self::reply_box::ReplyBox;
 use self::sending::NextSend;
 pub(super) use self::status_tracker::HealthInputs;
 use self::status_tracker::StatusTracker;
 use self::storage_retry::StorageRetry;
+use self::ticket::Ticket;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
-use crate::metrics::{DropReason, Metrics};
+use crate::metrics::{DropReason, Metrics, TagPage, TagRequest};
 use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{self, CloseOutcome, DiskJobDone, Entry, EntryId, Queue, Stats, TopicId};
+use crate::queue::{self, DiskJobDone, Entry, Queue, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -44,14 +53,10 @@ use crate::web::{Liveness, Readiness};
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// The pump counts as hanging when its loop has not run for this long.
 const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
-/// Time for the storage to finish a write after the deadline of the drain. Bounded, so that an
-/// SD card that hangs does not hang the stop.
-const STORAGE_GRACE: Duration = Duration::from_secs(2);
 /// Targets of lines that the limit of the log counts apart from others: messages that are dropped,
-/// those over which the broker closes the connection, and the stop.
+/// and those over which the broker closes the connection.
 const DROPS: &str = "gateway::drops";
 const POISON: &str = "gateway::poison";
-const STOP: &str = "gateway::stop";
 /// Directory of the queue in `state_dir`.
 pub(super) const QUEUE_DIR: &str = "queue";
 
@@ -61,33 +66,6 @@ pub(super) enum QueueStorage {
     Open(DirStorage),
     /// Entries wait in memory until the directory can be opened.
     Unusable(DirStorageError),
-}
-
-/// What a ticket that the MQTT task returns stands for.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Ticket {
-    /// The status, which is not in the queue.
-    Status,
-    Entry(EntryId),
-}
-
-impl Ticket {
-    /// Ids of entries count from 0 and never come this far.
-    const STATUS_NUMBER: u64 = u64::MAX;
-
-    const fn number(self) -> u64 {
-        match self {
-            Self::Status => Self::STATUS_NUMBER,
-            Self::Entry(id) => id.ticket(),
-        }
-    }
-
-    const fn from_number(number: u64) -> Self {
-        match number {
-            Self::STATUS_NUMBER => Self::Status,
-            number => Self::Entry(EntryId::from_ticket(number)),
-        }
-    }
 }
 
 /// Owner of everything between the PLC tasks and the MQTT task.
@@ -102,11 +80,14 @@ pub(super) struct Pump {
     outbox: mpsc::Sender<MqttRequest>,
     session: Option<BrokerSession>,
     holds: MessageHolds,
+    replies: ReplyBox,
     /// Whether messages are sent in the order in which they were taken.
     is_ordered: bool,
     drop_reports: DropReports,
     status_tracker: StatusTracker,
     clock_history: ClockHistory,
+    tag_requests: mpsc::Receiver<TagRequest>,
+    commands: Commands,
     liveness: Liveness,
 }
 
@@ -145,8 +126,8 @@ impl Pump {
         hash: &str,
         metrics: &Metrics,
         health_inputs: HealthInputs,
-        storage: QueueStorage,
-        outbox: mpsc::Sender<MqttRequest>,
+        (storage, outbox): (QueueStorage, mpsc::Sender<MqttRequest>),
+        command_inputs: CommandInputs,
     ) -> Self {
         let gateway_id = config.gateway.id.clone();
         let (pipelines, identity) = pipeline::build_all(config);
@@ -158,6 +139,8 @@ impl Pump {
             }
         };
         let clock_history = ClockHistory::new(*health_inputs.clock.borrow());
+        let clock = health_inputs.clock.clone();
+        let commands = Commands::new(config, hash, &metrics.plcs, clock, command_inputs);
         let mut status_tracker = StatusTracker::new(config, hash, metrics, health_inputs);
         status_tracker.update_queue(&queue);
         Self {
@@ -168,13 +151,23 @@ impl Pump {
             outbox,
             session: None,
             holds: MessageHolds::default(),
+            replies: ReplyBox::new(metrics.mqtt.clone()),
             is_ordered: config.queue.order == QueueOrder::Strict,
             drop_reports: DropReports::default(),
             status_tracker,
             clock_history,
+            tag_requests: mpsc::channel(1).1,
+            commands,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
             gateway_id,
         }
+    }
+
+    /// Returns the page of tag values, which this pump writes from now on.
+    pub(super) fn tag_page(&mut self) -> TagPage {
+        let (page, requests) = TagPage::new();
+        self.tag_requests = requests;
+        page
     }
 
     /// Returns a receiver of the status.
@@ -203,6 +196,7 @@ impl Pump {
         // After a stall one tick is enough: each does all that is due.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.advance_commands();
             let more = self.send();
             self.start_jobs();
             let due = self.queue.next_deadline().into_iter().chain(more.at()).min();
@@ -214,6 +208,8 @@ impl Pump {
                 },
                 Some(event) = broker.recv() => self.on_mqtt_event(&event),
                 Some(done) = self.jobs.join_next() => self.on_job_done(done),
+                Some(request) = self.tag_requests.recv() => self.on_tag_request(request),
+                Some(event) = self.commands.next_event() => self.on_command_event(event),
                 () = clock::sleep_until(due) => {}
                 () = task::yield_now(), if more == NextSend::Now => {}
                 _ = ticks.tick() => self.on_tick(),
@@ -221,6 +217,12 @@ impl Pump {
         }
         // Boxed, so that the future that runs for years does not reserve the memory of the drain.
         Box::pin(self.drain(broker, grace)).await;
+    }
+
+    /// Writes a piece of the page of tag values.
+    fn on_tag_request(&self, TagRequest { position, reply }: TagRequest) {
+        // A client that has gone needs none.
+        let _ = reply.send(tag_pieces::write_piece(&self.pipelines, position, now()));
     }
 
     /// Handles an event of a PLC task.
@@ -234,12 +236,16 @@ impl Pump {
                     self.push_record(topic, record, cycle.booted_at);
                 }
             }
-            plc::PlcEvent::State { plc, state } => self.status_tracker.on_plc_state(plc, state),
+            plc::PlcEvent::State { plc, state } => {
+                self.commands.on_plc_state(plc, &state);
+                self.status_tracker.on_plc_state(plc, state);
+            }
             plc::PlcEvent::Learned { plc, learned } => self.status_tracker.on_learned(plc, learned),
             plc::PlcEvent::Throttled { plc, limit } => {
                 self.status_tracker.on_throttled(plc, limit);
             }
             plc::PlcEvent::Changed { plc, change } => self.push_change_event(plc, change),
+            plc::PlcEvent::Written(report) => self.commands.on_report(&report),
         }
     }
 
@@ -258,6 +264,11 @@ impl Pump {
         let Some(pipeline) = self.pipelines.get(usize::from(plc)) else { return };
         let body = change_event::event_body(&pipeline.name, change, clock::now());
         tracing::info!(plc = pipeline.name, ?change, "changed");
+        self.push_event(body);
+    }
+
+    /// Queues an event message.
+    fn push_event(&mut self, body: serde_json::Map<String, serde_json::Value>) {
         let Some(topic) = self.queue.topic(pipeline::EVENT_TOPIC).cloned() else { return };
         self.push_entry(pipeline::EVENT_TOPIC, Entry::Message(Message { topic, body }), now());
     }
@@ -270,9 +281,13 @@ impl Pump {
 
     /// Handles an event of the MQTT task.
     fn on_mqtt_event(&mut self, event: &mqtt::MqttEvent) {
+        if self.replies.on_mqtt_event(event) {
+            return;
+        }
         self.status_tracker.on_mqtt_event(event);
         match *event {
-            mqtt::MqttEvent::Connected { session, max_payload, .. } => {
+            mqtt::MqttEvent::Connected { session, session_present, max_payload, .. } => {
+                self.commands.on_connected(session_present);
                 // What the last session left unacknowledged is sent again in this one.
                 self.queue.rewind(now());
                 self.drop_reports.on_connected(now());
@@ -284,6 +299,8 @@ impl Pump {
                     has_answered: false,
                     clearing: self.status_tracker.clearing_message(session),
                 });
+                // Not at the next tick: a session over which the broker closes may be shorter.
+                self.announce_gaps();
                 self.offer_trial();
             }
             mqtt::MqttEvent::Disconnected { reason, .. } => self.on_disconnected(reason),
@@ -294,8 +311,8 @@ impl Pump {
             mqtt::MqttEvent::Deferred { ticket: Some(ticket), .. } => self.on_deferred(ticket),
             mqtt::MqttEvent::Refused { ticket: None, .. }
             | mqtt::MqttEvent::Deferred { ticket: None, .. }
-            | mqtt::MqttEvent::SubscriptionRefused { .. }
-            | mqtt::MqttEvent::Received(_) => {}
+            | mqtt::MqttEvent::SubscriptionRefused { .. } => {}
+            mqtt::MqttEvent::Received(ref message) => self.on_message(message),
         }
     }
 
@@ -348,8 +365,11 @@ impl Pump {
     /// Records the end of the session. Drops a message over which the broker closes the connection
     /// again and again, while it accepts others.
     fn on_disconnected(&mut self, reason: DisconnectReason) {
+        self.commands.on_disconnected();
         let Some(session) = self.session.take() else { return };
-        if !reason.may_concern_message() || session.in_flight.is_empty() {
+        let may_concern = reason.may_concern_message();
+        let is_over_reply = self.replies.on_session_ended(may_concern, now());
+        if !may_concern || is_over_reply || session.in_flight.is_empty() {
             self.holds.on_ended();
             return;
         }
@@ -367,6 +387,7 @@ impl Pump {
         );
         match ticket {
             Ticket::Status => self.status_tracker.suppress(),
+            Ticket::Reply(_) => {}
             Ticket::Entry(id) => self.queue.discard(id, DropReason::TooLarge, now()),
         }
     }
@@ -382,7 +403,7 @@ impl Pump {
                     session.status_due = Some(now());
                 }
             }
-            Some(Ticket::Entry(_)) | None => {}
+            Some(Ticket::Entry(_) | Ticket::Reply(_)) | None => {}
         }
     }
 
@@ -426,13 +447,20 @@ impl Pump {
     /// Does what is due every second.
     fn on_tick(&mut self) {
         self.retry_storage();
+        self.commands.on_tick();
+        self.status_tracker.set_writes(&self.commands.sentences());
         self.end_pauses();
         self.announce_gaps();
         self.status_tracker.update_queue(&self.queue);
         for (plc, pipeline) in (0..).zip(&self.pipelines) {
             self.status_tracker.on_tags(plc, &pipeline.sampler.health(Instant::now()));
         }
-        self.clock_history.on_assessed(self.status_tracker.poll_health());
+        let assessment = self.status_tracker.poll_health();
+        self.clock_history.on_assessed(assessment);
+        let notices = self.status_tracker.poll_certificates(assessment.period.trust);
+        notices
+            .iter()
+            .for_each(|one| self.push_event(change_event::expiry_body(one, clock::now())));
         self.liveness.touch();
         systemd::notify_watchdog();
         let changed = self.status_tracker.take_changed();
@@ -505,88 +533,6 @@ impl Pump {
             );
         }
     }
-
-    /// Sends what is left until the queue is empty or `grace` is over, publishes the offline
-    /// status, and closes the queue.
-    async fn drain(mut self, mut broker: mpsc::Receiver<mqtt::MqttEvent>, grace: Duration) {
-        let deadline = tokio::time::Instant::now() + grace;
-        // Now, so that the losses up to here are announced in this session.
-        self.announce_gaps();
-        loop {
-            let mut more = NextSend::Now;
-            while more == NextSend::Now {
-                more = self.send();
-            }
-            self.start_jobs();
-            if self.queue.is_empty() || self.can_stop_now() {
-                break;
-            }
-            let due = self.queue.next_deadline().into_iter().chain(more.at()).min();
-            let event = async {
-                tokio::select! {
-                    event = broker.recv() => DrainEvent::Broker(event),
-                    Some(done) = self.jobs.join_next() => DrainEvent::JobDone(done),
-                    () = clock::sleep_until(due) => DrainEvent::Timer,
-                }
-            };
-            match timeout_at(deadline, event).await {
-                Ok(DrainEvent::Broker(Some(event))) => self.on_mqtt_event(&event),
-                Ok(DrainEvent::JobDone(done)) => self.on_job_done(done),
-                Ok(DrainEvent::Timer) => {}
-                Ok(DrainEvent::Broker(None)) | Err(_) => break,
-            }
-        }
-        if let Some(session) = &self.session {
-            let outgoing = self.status_tracker.offline_message(session.number);
-            // Nothing is lost if the MQTT task has ended or is too slow: the broker then publishes
-            // the will, which says the same.
-            let _ = timeout_at(deadline, self.outbox.send(MqttRequest::Publish(outgoing))).await;
-        }
-        let storage_deadline = deadline.max(tokio::time::Instant::now() + STORAGE_GRACE);
-        while let Ok(Some(done)) = timeout_at(storage_deadline, self.jobs.join_next()).await {
-            self.on_job_done(done);
-        }
-        self.close_queue().await;
-    }
-
-    /// Returns whether everything left is on disk and no broker is connected to take it.
-    fn can_stop_now(&self) -> bool {
-        self.session.is_none() && self.queue.is_all_stored()
-    }
-
-    /// Closes the queue and logs what stays in it. Without storage that is lost with the process.
-    async fn close_queue(self) {
-        let Stats { entries: messages, samples, .. } = self.queue.stats();
-        let mut closing = self.queue.begin_close(now());
-        let deadline = tokio::time::Instant::now() + STORAGE_GRACE;
-        while let Some(job) = closing.next_job(now())
-            && let Ok(Ok(done)) = timeout_at(deadline, spawn_blocking(|| job.run())).await
-        {
-            closing.on_job_done(done, now());
-        }
-        match (messages, closing.finish(now())) {
-            (0, _) => {}
-            (_, CloseOutcome::Stored) => {
-                tracing::info!(target: STOP, messages, samples, "left for the next start");
-            }
-            (_, CloseOutcome::Written) => tracing::warn!(
-                target: STOP,
-                messages,
-                samples,
-                "left for the next start, but the disk takes long and has not confirmed it"
-            ),
-            (_, CloseOutcome::Lost) => {
-                tracing::warn!(target: STOP, messages, samples, "lost with this stop");
-            }
-        }
-    }
-}
-
-/// What the drain waits for.
-enum DrainEvent {
-    Broker(Option<mqtt::MqttEvent>),
-    JobDone(Result<DiskJobDone, JoinError>),
-    Timer,
 }
 
 #[cfg(test)]

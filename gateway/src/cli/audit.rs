@@ -187,7 +187,7 @@ fn mqtt_settings(broker: &Broker, options: &AuditOptions) -> anyhow::Result<Clie
     let mqtt = Mqtt {
         brokers: vec![broker.clone()],
         via: Via::Direct,
-        tls: Tls { ca_file: options.ca_file.clone(), client: None },
+        tls: Tls { ca_file: options.ca_file.clone(), ..Tls::default() },
         version: None,
         client_id: format!("edge-audit-{}", std::process::id()),
         keep_alive: Duration::from_secs(30),

@@ -60,6 +60,8 @@ fn ignore_stray_signals() -> anyhow::Result<()> {
         SignalKind::user_defined1(),
         SignalKind::user_defined2(),
         SignalKind::alarm(),
+        // A file at its limit (`LimitFSIZE`) is an error of the write, as a full disk is.
+        SignalKind::from_raw(libc::SIGXFSZ),
     ];
     for kind in stray {
         // tokio's handler stays after the listener is gone, and does nothing then.

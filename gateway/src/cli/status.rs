@@ -5,11 +5,16 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use provisioning::regular_file;
 
-use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, configuration, print_line, runtime};
+use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, WAITING_FILE, configuration, print_line, runtime};
 use crate::app;
+use crate::model::Escaped;
 use crate::status::{Headline, Status};
 use crate::web::{FetchError, HttpTarget, fetch};
+
+/// A reason has four lines at most.
+const MAX_REASON_BYTES: u64 = 16 << 10;
 
 /// `status`.
 #[derive(Args, Debug)]
@@ -20,7 +25,8 @@ Examples:
 
 Connects to the gateway that runs with the same configuration, over the socket in its state_dir.
 Only that gateway's user and root may open the socket. No secret is read. Exit code 0 only if all
-is well; 1 if no gateway answers, or if the first line of the table says anything else.")]
+is well; 1 if no gateway answers, or if the first line of the table says anything else. A gateway
+that waits after a failed start does not answer; the reason is then shown.")]
 pub(super) struct StatusOptions {
     #[command(flatten)]
     file: ConfigFile,
@@ -44,21 +50,29 @@ pub(super) fn status(options: &StatusOptions) -> anyhow::Result<u8> {
 }
 
 /// Returns the error with what to do, where its kind suggests a remedy.
-fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
-    let state_dir = state_dir.display();
+pub(super) fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Error {
     let FetchError::Unreachable { source, .. } = &error else { return error.into() };
     let kind = source.kind();
     if kind == ErrorKind::PermissionDenied {
         return anyhow!(
-            "only root and the gateway's own user may connect to the gateway in {state_dir}; \
-             use sudo"
+            "only root and the gateway's own user may connect to the gateway in {}; use sudo",
+            state_dir.display()
+        );
+    }
+    let waiting = regular_file::read(&state_dir.join(WAITING_FILE), MAX_REASON_BYTES);
+    let state_dir = state_dir.display();
+    if let Ok(reason) = waiting {
+        let reason = String::from_utf8_lossy(&reason);
+        return anyhow!(
+            "the gateway waits, because its last start failed: {}",
+            Escaped(reason.trim())
         );
     }
     if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
         return anyhow!(
             "No gateway answers in {state_dir}. Either none is running (systemctl status \
-             edge-gateway shows why), or it cannot use that directory: then set state_dir to one that its user \
-             can write. If it runs with another file, give that file."
+             edge-gateway shows why), or it cannot use that directory: then set state_dir to one \
+             that its user can write. If it runs with another file, give that file."
         );
     }
     error.into()

@@ -118,19 +118,28 @@ impl Scale {
         let wanted = number.as_f64().ok_or(EncodeError::OutOfRange)?;
         let quotient = self.unscaled(wanted);
         let raw = quotient.round();
-        if !(-I64_LIMIT..2.0 * I64_LIMIT).contains(&raw) {
-            return Err(EncodeError::OutOfRange);
+        let nearest = self.scaled_integer(raw).ok_or(EncodeError::OutOfRange)?;
+        // Beyond 2^53 the division may miss the number by the last digit of a double.
+        let candidates = [raw, raw.next_down().round(), raw.next_up().round()];
+        let mut candidates = candidates.into_iter().filter_map(|raw| self.scaled_integer(raw));
+        if let Some((raw, _)) = candidates.find(|(_, scaled)| is_same(*scaled, wanted)) {
+            return Ok(raw);
         }
-        let raw_value = to_integer_value(to_wide(raw)).ok_or(EncodeError::OutOfRange)?;
-        let nearest = self.apply(raw_value.clone()).and_then(|value| to_double(&value));
-        let nearest = nearest.ok_or(EncodeError::OutOfRange)?;
+        let (raw_value, nearest) = nearest;
         // The quotient of two decimal fractions is a whole number only up to rounding.
-        let tolerance = MAX_RELATIVE_ERROR * raw.abs().max(1.0);
-        if is_same(nearest, wanted) || (quotient - raw).abs() <= tolerance {
+        if (quotient - raw).abs() <= MAX_RELATIVE_ERROR * raw.abs().max(1.0) {
             Ok(raw_value)
         } else {
             Err(EncodeError::Inexact { nearest })
         }
+    }
+
+    /// Returns a whole number that fits into 64 bits as a raw value, and what it is scaled.
+    fn scaled_integer(self, raw: f64) -> Option<(Value, f64)> {
+        let fits = (-I64_LIMIT..2.0 * I64_LIMIT).contains(&raw);
+        let raw = to_integer_value(to_wide(raw)).filter(|_| fits)?;
+        let scaled = self.apply(raw.clone()).and_then(|value| to_double(&value))?;
+        Some((raw, scaled))
     }
 
     /// Returns the raw integer where scale, offset and number are whole; `None` where one is not.
@@ -284,6 +293,13 @@ mod tests {
         let tenths = scale(Some((0.5, -40.0)), None);
         assert_eq!(tenths.apply(Value::Int(215)), Some(Value::Lreal(67.5)));
         assert_eq!(tenths.apply(Value::Uint(0)), Some(Value::Lreal(-40.0)));
+    }
+
+    #[test]
+    fn an_unsigned_integer_is_scaled_like_a_signed_one() {
+        let half = scale(Some((0.5, 1.0)), None);
+        assert_eq!(printed(half, Value::Uint(3)), printed(half, Value::Int(3)));
+        assert_eq!(printed(half, Value::Uint(3)), "2.5");
     }
 
     #[test]

@@ -202,6 +202,32 @@ mod tests {
         assert_eq!(refused(IecType::Int, "A"), Err(EncodeError::WrongKind));
     }
 
+    #[test]
+    fn a_text_that_fills_its_registers_ends_with_a_nul() {
+        let written = |iec, text: &str| {
+            let location = at("%MW10", iec);
+            let mut words = vec![0x5A5A; location.count.into()];
+            encode(&location, iec, ByteOrder::Cdab, text, &mut words).map(|()| words)
+        };
+        let of_bytes = written(IecType::String(4, ASCII), "ABCD");
+        assert_eq!(of_bytes, Ok(vec![0x4241, 0x4443, 0x5A00]));
+        assert_eq!(written(IecType::Wstring(2), "AB"), Ok(vec![0x41, 0x42, 0]));
+    }
+
+    #[test]
+    fn another_number_of_registers_holds_no_text() {
+        for iec in [IecType::String(3, ASCII), IecType::Wstring(3)] {
+            let location = at("%MW10", iec);
+            let count = usize::from(location.count);
+            for other in [count - 1, count + 1] {
+                let mut words = vec![0x4141; other];
+                assert_eq!(decode(&location, iec, ByteOrder::Cdab, &words), None);
+                let error = encode(&location, iec, ByteOrder::Cdab, "A", &mut words);
+                assert_eq!(error, Err(EncodeError::WrongRegisters));
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn decoding_undoes_encoding_and_leaves_the_neighbours_alone(

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::os::unix::fs::OpenOptionsExt;
 
 use anyhow::Context;
-use provisioning::config::{self, LoadedConfig};
+use provisioning::config::{self, Broker, LoadedConfig, Scheme};
 use provisioning::plc::PlcModel;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -25,21 +25,40 @@ const CONFIGURATION: &str = include_str!("demo.toml");
 #[derive(Debug)]
 pub(super) struct DemoSite {
     pub(super) loaded: LoadedConfig,
-    /// Accepts connections to the broker, at the hub's end of the tunnel.
-    pub(super) broker_listener: TunnelListener,
+    pub(super) broker: DemoBroker,
     /// The PLCs with their names in the configuration.
     pub(super) plcs: Vec<(String, Handle)>,
     pub(super) directory: DemoDirectory,
 }
 
+/// Where the gateway publishes to.
+#[derive(Debug)]
+pub(super) enum DemoBroker {
+    /// The demo's own, which accepts connections at the hub's end of the tunnel.
+    Own(TunnelListener),
+    /// One of the user.
+    Other,
+}
+
 impl DemoSite {
-    /// Starts the PLCs in `stage` and loads the configuration.
-    pub(super) async fn start(stage: &Stage, fatal: &CancellationToken) -> anyhow::Result<Self> {
+    /// Starts the PLCs in `stage` and loads the configuration; with a broker of the user, one
+    /// without a tunnel.
+    pub(super) async fn start(
+        broker: Option<&Broker>,
+        stage: &Stage,
+        fatal: &CancellationToken,
+    ) -> anyhow::Result<Self> {
         let key = PrivateKey::generate();
-        let hub = hub::open(key.public_key(), stage, fatal).await?;
-        let mut text = CONFIGURATION
-            .replace("{hub}", &hub.address.to_string())
-            .replace("{hub_key}", &hub.key.to_string());
+        let (mut text, broker) = match broker {
+            Some(broker) => (direct_configuration(broker)?, DemoBroker::Other),
+            None => {
+                let hub = hub::open(key.public_key(), stage, fatal).await?;
+                let text = CONFIGURATION
+                    .replace("{hub}", &hub.address.to_string())
+                    .replace("{hub_key}", &hub.key.to_string());
+                (text, DemoBroker::Own(hub.listener))
+            }
+        };
         let mut plcs = Vec::new();
         for (name, model, seed) in [("pump6", PlcModel::M241, 6), ("pump7", PlcModel::M251, 7)] {
             let listener = loopback().await?;
@@ -60,8 +79,21 @@ impl DemoSite {
         let file = directory.0.join("gateway.toml");
         std::fs::write(&file, text).context("cannot write the demo's gateway.toml")?;
         let loaded = config::load(&file)?;
-        Ok(Self { loaded, broker_listener: hub.listener, plcs, directory })
+        Ok(Self { loaded, broker, plcs, directory })
     }
+}
+
+/// Returns the configuration with this broker in place of the tunnel and the broker behind it.
+/// Anyone may write to a simulated PLC.
+fn direct_configuration(broker: &Broker) -> anyhow::Result<String> {
+    let (head, rest) = CONFIGURATION.split_once("[tunnel]").context("demo.toml has a tunnel")?;
+    let (_, tail) = rest.split_once("[metrics]").context("demo.toml has metrics")?;
+    let scheme = match broker.scheme {
+        Scheme::Mqtt => "mqtt",
+        Scheme::Mqtts => "mqtts",
+    };
+    let url = format!("{scheme}://{}", broker.address);
+    Ok(format!("{head}[mqtt]\nbrokers = [\"{url}\"]\nwrites_in_clear = true\n\n[metrics]{tail}"))
 }
 
 async fn loopback() -> io::Result<TcpListener> {

@@ -80,6 +80,38 @@ labels! {
     }
 }
 
+labels! {
+    /// Value of the label `outcome` of `edge_writes_total`: the states of a reply.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum CommandOutcome {
+        /// The PLC took every value.
+        Done = "done",
+        /// The gateway refused the command.
+        Rejected = "rejected",
+        /// The PLC refused the command, or does not answer.
+        Failed = "failed",
+        /// The command was too old.
+        Expired = "expired",
+        /// The id was used before.
+        Duplicate = "duplicate",
+        /// Whether the PLC took the values is not known.
+        Unknown = "unknown",
+    }
+}
+
+labels! {
+    /// Value of the label `outcome` of `edge_mqtt_replies_total`.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum ReplyOutcome {
+        /// Acknowledged with a success code.
+        Delivered = "delivered",
+        /// The broker does not accept it, or ended the session over it.
+        Refused = "refused",
+        /// It waited for too long, or there were too many.
+        Dropped = "dropped",
+    }
+}
+
 impl DropReason {
     /// Returns the reason with this label, if there is one.
     #[must_use]

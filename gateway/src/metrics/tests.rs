@@ -28,6 +28,9 @@ edge_mqtt_messages_total{outcome="deferred"} 0
 edge_mqtt_messages_total{outcome="delivered"} 0
 edge_mqtt_messages_total{outcome="interrupted"} 0
 edge_mqtt_messages_total{outcome="refused"} 0
+edge_mqtt_replies_total{outcome="delivered"} 0
+edge_mqtt_replies_total{outcome="dropped"} 0
+edge_mqtt_replies_total{outcome="refused"} 0
 edge_mqtt_version 0
 edge_plc_connects_total{plc="plc0"} 0
 edge_plc_cycles_missed_total{plc="plc0"} 0
@@ -78,4 +81,10 @@ edge_tunnel_handshakes_total{outcome="established"} 0
 edge_tunnel_handshakes_total{outcome="unanswered"} 0
 edge_tunnel_last_handshake_timestamp_seconds 0
 edge_tunnel_up 0
+edge_writes_total{outcome="done",plc="plc0"} 0
+edge_writes_total{outcome="duplicate",plc="plc0"} 0
+edge_writes_total{outcome="expired",plc="plc0"} 0
+edge_writes_total{outcome="failed",plc="plc0"} 0
+edge_writes_total{outcome="rejected",plc="plc0"} 0
+edge_writes_total{outcome="unknown",plc="plc0"} 0
 "#;

@@ -26,7 +26,7 @@ pub enum Access {
     Write,
     /// Both.
     ReadWrite,
-    /// Neither, whatever other lines allow.
+    /// Neither, also if another line allows it.
     Deny,
 }
 

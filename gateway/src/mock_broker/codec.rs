@@ -191,26 +191,9 @@ fn request_v4(packet: v4::Packet) -> Result<Request, CodecError> {
 
 fn request_v5(packet: v5::Packet) -> Request {
     match packet {
-        v5::Packet::Connect(connect, will, login) => Request::Connect(ConnectInfo {
-            client_id: connect.client_id,
-            version: MqttVersion::V5,
-            keep_alive: connect.keep_alive,
-            start: if connect.clean_start { SessionStart::Clean } else { SessionStart::Resume },
-            session_expiry: connect
-                .properties
-                .as_ref()
-                .and_then(|properties| properties.session_expiry_interval)
-                .unwrap_or_default(),
-            receive_max: connect.properties.and_then(|properties| properties.receive_maximum),
-            username: login.as_ref().map(|login| login.username.clone()),
-            password: login.map(|login| login.password),
-            will: will.map(|will| Will {
-                topic: text(&will.topic),
-                payload: text(&will.message),
-                qos: qos(will.qos as u8),
-                retain: will.retain,
-            }),
-        }),
+        v5::Packet::Connect(connect, will, login) => {
+            Request::Connect(connect_v5(connect, will, login))
+        }
         v5::Packet::Publish(publish) => Request::Publish {
             packet_id: publish.pkid,
             message: PublishedMessage {
@@ -254,6 +237,33 @@ fn request_v5(packet: v5::Packet) -> Request {
         | v5::Packet::SubAck(_)
         | v5::Packet::UnsubAck(_)
         | v5::Packet::PingResp(_) => Request::Other,
+    }
+}
+
+fn connect_v5(
+    connect: v5::Connect,
+    will: Option<v5::LastWill>,
+    login: Option<v5::Login>,
+) -> ConnectInfo {
+    ConnectInfo {
+        client_id: connect.client_id,
+        version: MqttVersion::V5,
+        keep_alive: connect.keep_alive,
+        start: if connect.clean_start { SessionStart::Clean } else { SessionStart::Resume },
+        session_expiry: connect
+            .properties
+            .as_ref()
+            .and_then(|properties| properties.session_expiry_interval)
+            .unwrap_or_default(),
+        receive_max: connect.properties.and_then(|properties| properties.receive_maximum),
+        username: login.as_ref().map(|login| login.username.clone()),
+        password: login.map(|login| login.password),
+        will: will.map(|will| Will {
+            topic: text(&will.topic),
+            payload: text(&will.message),
+            qos: qos(will.qos as u8),
+            retain: will.retain,
+        }),
     }
 }
 

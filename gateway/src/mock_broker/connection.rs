@@ -128,6 +128,9 @@ impl ClientConnection {
         loop {
             while let Some(request) = codec::read(self.version(), &mut buffer)? {
                 self.on_request(request).await?;
+                // Before the answer to the next packet: a PINGRESP tells a client that everything
+                // before it has arrived.
+                self.write_outputs()?;
             }
             self.write_delayed_acks()?;
             self.write_outputs()?;
@@ -170,7 +173,11 @@ impl ClientConnection {
                 self.on_subscribe(packet_id, filters).await
             }
             Request::Unsubscribe { packet_id, filters } => {
-                let codes = self.with_core(|core, id| core.on_unsubscribe(id, &filters));
+                let codes = if self.script.keeps_subscriptions {
+                    vec![0; filters.len()]
+                } else {
+                    self.with_core(|core, id| core.on_unsubscribe(id, &filters))
+                };
                 self.write(Reply::UnsubAck { packet_id, codes })?;
                 self.emit(MockBrokerEvent::Unsubscribed { filters }).await
             }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::access::AccessList;
 use super::codec::Reply;
-use super::session::{Delivery, Session};
+use super::session::{ClientSession, Delivery};
 use super::{ConnectInfo, DisconnectKind, PublishedMessage, SessionStart};
 use crate::model::{filter_matches, is_topic_filter};
 
@@ -56,7 +56,7 @@ pub(super) enum PublishOutcome {
 pub(super) struct BrokerCore {
     access: AccessList,
     /// By client id.
-    sessions: BTreeMap<String, Session>,
+    sessions: BTreeMap<String, ClientSession>,
     /// Client id of each connection.
     connections: BTreeMap<ConnectionId, String>,
     retained: BTreeMap<String, RetainedMessage>,
@@ -313,7 +313,7 @@ impl BrokerCore {
         }
     }
 
-    fn session_of(&mut self, connection: ConnectionId) -> Option<&mut Session> {
+    fn session_of(&mut self, connection: ConnectionId) -> Option<&mut ClientSession> {
         self.sessions.get_mut(self.connections.get(&connection)?)
     }
 

@@ -28,7 +28,7 @@ pub(super) struct Delivery {
 
 /// A session of a client, connected or not.
 #[derive(Debug, Default)]
-pub(super) struct Session {
+pub(super) struct ClientSession {
     pub(super) connection: Option<ConnectionId>,
     /// When the client left; `None` while it is connected.
     pub(super) left_at: Option<Instant>,
@@ -54,7 +54,7 @@ struct SentDelivery {
     is_received: bool,
 }
 
-impl Session {
+impl ClientSession {
     pub(super) fn on_connect(&mut self, connection: ConnectionId, connect: &ConnectInfo) {
         self.connection = Some(connection);
         self.left_at = None;

@@ -1,4 +1,4 @@
-//! Where the reply to a command goes beside its own topic: the Response Topic of MQTT 5.
+//! Where a copy of the reply to a command goes: the Response Topic of MQTT 5.
 
 use thiserror::Error;
 
@@ -13,19 +13,21 @@ pub struct ReplyTo {
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum ReplyToError {
     /// It has no byte, a wildcard, or a control character (MQTT 5.0, 4.7.1 and 1.5.4).
-    #[error("its Response Topic is not a topic name")]
+    #[error("no copy of this reply: the Response Topic is not a topic name")]
     NotATopicName,
     /// It is longer than [`ReplyTo::MAX_TOPIC_LEN`].
-    #[error("its Response Topic has more than 256 bytes")]
+    #[error("no copy of this reply: the Response Topic has more than 256 bytes")]
     TopicTooLong,
     /// It begins with `$`: a topic of the broker itself (MQTT 5.0, 4.7.2).
-    #[error("its Response Topic begins with $")]
+    #[error("no copy of this reply: the Response Topic begins with $")]
     BrokerTopic,
     /// It is one of the gateway's topics, other than those of replies.
-    #[error("its Response Topic is a topic of this gateway, other than those below reply")]
+    #[error(
+        "no copy of this reply: the Response Topic is one of this gateway, and not below reply"
+    )]
     OwnTopic,
     /// It is longer than [`ReplyTo::MAX_CORRELATION_LEN`].
-    #[error("its Correlation Data has more than 256 bytes")]
+    #[error("no copy of this reply: the Correlation Data has more than 256 bytes")]
     CorrelationTooLong,
 }
 
@@ -137,7 +139,7 @@ mod tests {
         #[test]
         fn a_topic_is_accepted_exactly_if_it_keeps_every_rule(
             levels in prop::collection::vec(
-                prop::sample::select(vec!["edge", "a", "b", "reply", "set", "+", "#", "$", "", "é"]),
+                prop::sample::select(vec!["edge", "a", "b", "reply", "set", "+", "#", "$", ""]),
                 1..7,
             ),
             data in prop::option::of(prop::collection::vec(any::<u8>(), 0..300)),

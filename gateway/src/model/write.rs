@@ -58,7 +58,7 @@ pub enum ImageContent {
 }
 
 /// A register, or the part of it that belongs to a tag.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct MaskedWord {
     /// The value; 0 outside of the mask.
     pub value: u16,
@@ -119,6 +119,8 @@ pub enum WriteOutcome {
     Refused(u8),
     /// Nothing was written.
     NotSent(NotSentReason),
+    /// Only the images that are [`ImageState::Written`] were written, before this happened.
+    Partial(NotSentReason),
     /// An answer is missing: the PLC may have carried out the write. It is not repeated.
     Unknown,
 }

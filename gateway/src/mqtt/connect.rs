@@ -20,7 +20,7 @@ use super::session::{self, ConnackLimits, Publisher, SessionDriver, SessionEvent
 use super::session_start::SessionRequest;
 use super::{ClientSettings, reason_code};
 use crate::model::ForeignText;
-use crate::uplink::UnixBridge;
+use crate::uplink::{DialError, UnixBridge};
 
 /// Longest wait for the TCP connection and the TLS handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -222,6 +222,9 @@ impl BrokerStream {
         if let Some(violation) = self.words.violation() {
             return violation_failure(violation);
         }
+        if let Some(dial) = self.dial_error() {
+            return SessionFailure::Dial(dial);
+        }
         let connack = self.words.connack().filter(|said| said.code != reason_code::SUCCESS);
         match (failure, connack, self.words.disconnect()) {
             (
@@ -249,6 +252,12 @@ impl BrokerStream {
             (other, ..) => other,
         }
     }
+
+    /// Returns why the broker ended the connection although the TLS handshake seemed to succeed.
+    fn dial_error(&self) -> Option<DialError> {
+        let error = self.io_error.as_ref()?.get_ref()?;
+        error.downcast_ref::<DialError>().cloned()
+    }
 }
 
 /// Returns the failure of a session that the guard ended.
@@ -262,6 +271,7 @@ fn violation_failure(violation: Violation) -> SessionFailure {
         Violation::ReceiveMaximumZero
         | Violation::MaximumPacketSizeZero
         | Violation::UnsolicitedMessage
+        | Violation::UnsolicitedPingResponses
         | Violation::TopicAlias
         | Violation::PacketTooLong { .. }
         | Violation::PropertiesTooLong { .. }

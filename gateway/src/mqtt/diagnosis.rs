@@ -163,6 +163,11 @@ pub(super) enum BrokerDiagnosis {
     SubscribeRetry { broker: String },
     #[error("The gateway reconnects to {broker} to try MQTT 5 again.")]
     VersionRetry { broker: String },
+    #[error(
+        "The gateway reconnects to {broker} with its new certificate, because the old one is about \
+         to expire."
+    )]
+    CertificateRenewed { broker: String },
     /// Serialised like the error itself: its codes differ from those above.
     #[error(transparent)]
     #[serde(untagged)]
@@ -257,6 +262,7 @@ impl SessionFailure {
             Self::KeptSessionEnded => Diagnosis::KeptSessionEnded { broker },
             Self::SubscribeRetry => Diagnosis::SubscribeRetry { broker },
             Self::VersionRetry => Diagnosis::VersionRetry { broker },
+            Self::CertificateRenewed => Diagnosis::CertificateRenewed { broker },
         }
     }
 }

@@ -130,6 +130,8 @@ pub(super) enum SessionFailure {
     KeptSessionEnded,
     /// It is time to try MQTT 5 again.
     VersionRetry,
+    /// The certificate of the gateway is about to end, and there is a new one.
+    CertificateRenewed,
     /// The tunnel uses another hub.
     HubChanged,
 }
@@ -168,17 +170,25 @@ impl SessionFailure {
         matches!(self, Self::SubscriptionClosed | Self::NoSuback)
     }
 
-    /// Returns whether nothing has come back from the broker, so that a tunnel may be the cause.
-    pub(super) const fn is_silence(&self) -> bool {
-        matches!(
-            self,
+    /// Returns whether this fault of the tunnel is the cause: nothing has come back from the broker,
+    /// or the broker gave up because nothing arrived.
+    pub(super) fn is_explained_by(&self, fault: &DialError) -> bool {
+        match self {
             Self::NoConnack
-                | Self::NoSuback
-                | Self::Broken(_)
-                | Self::NoPingresp
-                | Self::NoAcknowledgement
-                | Self::NotWritten
-        )
+            | Self::NoSuback
+            | Self::Broken(_)
+            | Self::NoPingresp
+            | Self::NoAcknowledgement
+            | Self::NotWritten => true,
+            Self::Closed | Self::SubscriptionClosed => {
+                matches!(fault, DialError::NoTunnel { .. })
+            }
+            Self::Disconnected(said) => {
+                said.code == reason_code::KEEP_ALIVE_TIMEOUT
+                    && matches!(fault, DialError::NoTunnel { .. })
+            }
+            _ => false,
+        }
     }
 
     /// Returns whether the tunnel has prevented the session.
@@ -226,6 +236,7 @@ impl SessionFailure {
             | Self::ForeignSubscription
             | Self::KeptSessionEnded
             | Self::VersionRetry
+            | Self::CertificateRenewed
             | Self::HubChanged => DisconnectReason::Renewed,
         }
     }

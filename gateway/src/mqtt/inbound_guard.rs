@@ -48,6 +48,8 @@ pub(super) enum Violation {
     MaximumPacketSizeZero,
     #[error("it sends messages although there is no subscription")]
     UnsolicitedMessage,
+    #[error("it sends ping responses that were not requested")]
+    UnsolicitedPingResponses,
     #[error("it uses a topic alias although none is allowed (MQTT 5.0, 3.3.2.3.4)")]
     TopicAlias,
     #[error("it sends a packet of type {kind} with {bytes} bytes")]

@@ -96,14 +96,15 @@ impl Inbox {
     /// Records a message.
     pub(super) fn on_received(&mut self, received: ReceivedPublish, now: Instant) -> Verdict {
         let ReceivedPublish { packet_id, qos, mut message } = received;
-        let is_by_caller = self.acknowledgements == Acknowledgements::ByCaller;
+        // rumqttc has acknowledged it, and the filters are the user's own: any message is for them.
+        if self.acknowledgements == Acknowledgements::OnReceipt {
+            return Verdict::Deliver(message);
+        }
         if !self.filters.iter().any(|filter| filter_matches(filter, &message.topic)) {
-            if is_by_caller {
-                self.queue_ack(packet_id, qos);
-            }
+            self.queue_ack(packet_id, qos);
             return Verdict::Foreign(self.remedy(&message.topic, now));
         }
-        if is_by_caller && qos != Qos::AtMostOnce {
+        if qos != Qos::AtMostOnce {
             // Some brokers repeat a message within a session. Its id cannot be in use for another
             // one before the acknowledgement (MQTT 5.0, 2.2.1).
             if self.unacknowledged.insert(packet_id, qos).is_some() {
@@ -138,6 +139,11 @@ impl Inbox {
         let ack = self.due_acks.pop_front()?;
         self.unwritten_acks += 1;
         Some(ack)
+    }
+
+    /// Returns whether acknowledgements are still to be handed to rumqttc.
+    pub(super) fn has_due_acks(&self) -> bool {
+        !self.due_acks.is_empty()
     }
 
     /// Records that rumqttc wrote an acknowledgement.
@@ -247,7 +253,9 @@ mod tests {
             let mut inbox = inbox(acknowledgements);
             let message = delivered(inbox.on_received(received(1, qos, "edge/a/set/p"), now));
             assert_eq!(message.delivery, None);
-            inbox.on_received(received(2, qos, "other"), now);
+            let other = inbox.on_received(received(2, qos, "other"), now);
+            let is_on_receipt = acknowledgements == Acknowledgements::OnReceipt;
+            assert_eq!(matches!(other, Verdict::Deliver(_)), is_on_receipt);
             assert_eq!(inbox.poll_ack(), None);
         }
     }

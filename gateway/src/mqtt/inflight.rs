@@ -21,7 +21,7 @@ pub(super) struct InflightMessage {
 
 /// What a written message waits for.
 #[derive(Debug)]
-pub(super) enum WriteOutcome {
+pub(super) enum WrittenMessage {
     /// Nothing: it has QoS 0.
     Done(InflightMessage),
     /// The acknowledgement by the broker.
@@ -92,23 +92,23 @@ impl Inflight {
     }
 
     /// Records that rumqttc wrote the oldest unwritten message, under this packet id.
-    pub(super) fn on_written(&mut self, packet_id: u16, now: Instant) -> WriteOutcome {
+    pub(super) fn on_written(&mut self, packet_id: u16, now: Instant) -> WrittenMessage {
         // First in, first out: rumqttc reports the packet id and not which message it wrote.
-        let Some(parcel) = self.unwritten.pop_front() else { return WriteOutcome::AwaitingAck };
+        let Some(parcel) = self.unwritten.pop_front() else { return WrittenMessage::AwaitingAck };
         if parcel.qos == Qos::AtMostOnce {
             self.last_progress = now;
-            return WriteOutcome::Done(parcel);
+            return WrittenMessage::Done(parcel);
         }
         match self.awaiting_ack.get_mut(usize::from(packet_id)) {
             Some(slot @ None) => {
                 *slot = Some(parcel);
                 self.awaiting_count += 1;
-                WriteOutcome::AwaitingAck
+                WrittenMessage::AwaitingAck
             }
             Some(Some(_)) | None => {
                 // Put back, so that it counts as interrupted when the session ends.
                 self.unwritten.push_front(parcel);
-                WriteOutcome::Collision
+                WrittenMessage::Collision
             }
         }
     }
@@ -164,7 +164,7 @@ mod tests {
         for packet_id in [7, 3, 5] {
             assert!(matches!(
                 flight.on_written(packet_id, Instant::now()),
-                WriteOutcome::AwaitingAck
+                WrittenMessage::AwaitingAck
             ));
         }
         let settled = [5, 7, 3].map(|id| flight.on_acked(id, Instant::now()).unwrap().ticket);
@@ -176,7 +176,7 @@ mod tests {
     fn qos_0_is_done_when_written() {
         let mut flight = inflight();
         flight.on_sent(message(1, Qos::AtMostOnce));
-        let WriteOutcome::Done(parcel) = flight.on_written(0, Instant::now()) else {
+        let WrittenMessage::Done(parcel) = flight.on_written(0, Instant::now()) else {
             panic!("not done")
         };
         assert_eq!(parcel.ticket, Some(1));
@@ -199,7 +199,7 @@ mod tests {
         flight.on_sent(message(1, Qos::ExactlyOnce));
         flight.on_sent(message(2, Qos::ExactlyOnce));
         flight.on_written(1, Instant::now());
-        assert!(matches!(flight.on_written(1, Instant::now()), WriteOutcome::Collision));
+        assert!(matches!(flight.on_written(1, Instant::now()), WrittenMessage::Collision));
         assert_eq!(flight.len(), 2);
     }
 

@@ -11,6 +11,7 @@ pub const NOT_AUTHORIZED: u8 = 0x87;
 pub(super) const SERVER_UNAVAILABLE: u8 = 0x88;
 pub(super) const BANNED: u8 = 0x8A;
 pub(super) const BAD_AUTHENTICATION_METHOD: u8 = 0x8C;
+pub(super) const KEEP_ALIVE_TIMEOUT: u8 = 0x8D;
 pub(super) const SESSION_TAKEN_OVER: u8 = 0x8E;
 pub(super) const TOPIC_FILTER_INVALID: u8 = 0x8F;
 pub(super) const TOPIC_NAME_INVALID: u8 = 0x90;

@@ -7,8 +7,8 @@
 //!   event loop;
 //! - a dropped `poll` may have taken a message that was never written: the future of
 //!   [`SessionDriver::next_event`] is kept until it is done, or dropped together with the driver;
-//! - it does not know the packet ids of a session that the broker had kept: a PUBREL of one ends the
-//!   session with an error, which `session_start` deals with. QoS 2 messages of the gateway would
+//! - it does not know the packet ids of a session that the broker had kept: a PUBREL of one ends
+//!   the session with an error, which `session_start` deals with. QoS 2 messages of the gateway would
 //!   be lost (docs/decisions/0010), so with those no session is kept;
 //! - acknowledgements that were read together with the end of the connection stay in its state:
 //!   [`SessionDriver::buffered_events`].

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::connect::{BrokerConnection, payload_capacity};
 use super::failure::SessionFailure;
 use super::inbox::{ForeignRemedy, Inbox, ReceivedPublish, Verdict};
-use super::inflight::{Inflight, InflightMessage, WriteOutcome};
+use super::inflight::{Inflight, InflightMessage, WrittenMessage};
 use super::session::{
     ConnackLimits, MAX_PACKET_LEN, NotSendable, Publisher, SessionEvent, SlotState,
 };
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::metrics::{MessageOutcome, MqttMetrics};
 use crate::model::ForeignText;
+use crate::uplink::RenewalRequests;
 
 /// Longest wait for acknowledgements before a DISCONNECT.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,6 +75,7 @@ enum SessionPhase {
 enum Wake {
     Session(Result<SessionEvent, SessionFailure>),
     Request(Option<MqttRequest>),
+    Renewal,
     Timer,
 }
 
@@ -113,8 +115,9 @@ impl SessionLoop {
         mut self,
         mut connection: BrokerConnection,
         outbox: &mut mpsc::Receiver<MqttRequest>,
+        mut renewals: RenewalRequests,
     ) -> SessionEnd {
-        let end = match self.run_until_end(&mut connection, outbox).await {
+        let end = match self.run_until_end(&mut connection, outbox, &mut renewals).await {
             Err(SessionEnd::Failed(failure)) => self.finish(&mut connection, failure).await,
             Err(SessionEnd::Finished) | Ok(()) => {
                 self.renewal.take().map_or(SessionEnd::Finished, SessionEnd::Failed)
@@ -133,6 +136,7 @@ impl SessionLoop {
         &mut self,
         connection: &mut BrokerConnection,
         outbox: &mut mpsc::Receiver<MqttRequest>,
+        renewals: &mut RenewalRequests,
     ) -> Result<(), SessionEnd> {
         let BrokerConnection { publisher, driver, stream, early, .. } = connection;
         self.set_timer(self.renew_at());
@@ -143,13 +147,14 @@ impl SessionLoop {
             // Not inside `select!`: a dropped `next_event` may lose a message (see `session`).
             let mut next = pin!(driver.next_event());
             let event = loop {
-                self.disconnect_when_drained(publisher);
                 self.send_acks(publisher)?;
+                self.disconnect_when_drained(publisher);
                 let wake = select! {
                     // Events first: an acknowledgement makes room for the next message.
                     biased;
                     event = &mut next => Wake::Session(event),
                     request = outbox.recv(), if self.takes_requests() => Wake::Request(request),
+                    () = renewals.requested() => Wake::Renewal,
                     () = &mut self.timer, if self.is_timer_set => Wake::Timer,
                     never = stream.copy_forever() => match never {},
                 };
@@ -162,6 +167,7 @@ impl SessionLoop {
                         self.inbox.acknowledge(tag);
                     }
                     Wake::Request(None) => self.on_outbox_closed(),
+                    Wake::Renewal => self.start_renewal(SessionFailure::CertificateRenewed),
                     Wake::Timer => self.on_timer(publisher)?,
                 }
             };
@@ -232,6 +238,17 @@ impl SessionLoop {
         Ok(())
     }
 
+    /// Handles a message that was read together with the end of the session: it cannot be
+    /// acknowledged any more, and a kept session brings it again.
+    async fn on_received_at_end(&mut self, received: ReceivedPublish) -> Result<(), SessionEnd> {
+        match self.inbox.on_received(received, Instant::now()) {
+            Verdict::Deliver(message) if message.delivery.is_none() || !self.is_kept => {
+                self.emit(MqttEvent::Received(message)).await
+            }
+            Verdict::Deliver(_) | Verdict::Repeated | Verdict::Foreign(_) => Ok(()),
+        }
+    }
+
     fn apply_remedy(&mut self, publisher: &Publisher, remedy: ForeignRemedy) {
         match remedy {
             ForeignRemedy::Unsubscribe(filters) => {
@@ -285,9 +302,9 @@ impl SessionLoop {
         match event {
             // rumqttc reports only the packet id: it belongs to the oldest unwritten message.
             SessionEvent::Written(packet_id) => match self.inflight.on_written(packet_id, now) {
-                WriteOutcome::Done(message) => self.on_delivered(&message).await,
-                WriteOutcome::AwaitingAck => Ok(()),
-                WriteOutcome::Collision => Err(SessionEnd::Failed(SessionFailure::Collision)),
+                WrittenMessage::Done(message) => self.on_delivered(&message).await,
+                WrittenMessage::AwaitingAck => Ok(()),
+                WrittenMessage::Collision => Err(SessionEnd::Failed(SessionFailure::Collision)),
             },
             SessionEvent::PacketIdBusy => Err(SessionEnd::Failed(SessionFailure::Collision)),
             SessionEvent::Acked { packet_id, code, text, slot } => {
@@ -328,14 +345,7 @@ impl SessionLoop {
                 self.inbox.on_unsuback(now);
                 Ok(())
             }
-            // After the end of the session: nothing can be acknowledged any more, and a kept
-            // session brings the message again.
-            SessionEvent::Received(received) => match self.inbox.on_received(received, now) {
-                Verdict::Deliver(message) if message.delivery.is_none() || !self.is_kept => {
-                    self.emit(MqttEvent::Received(message)).await
-                }
-                Verdict::Deliver(_) | Verdict::Repeated | Verdict::Foreign(_) => Ok(()),
-            },
+            SessionEvent::Received(received) => self.on_received_at_end(received).await,
             SessionEvent::Subscribed(_) | SessionEvent::DisconnectSent | SessionEvent::Other => {
                 Ok(())
             }
@@ -423,7 +433,8 @@ impl SessionLoop {
     }
 
     fn disconnect_when_drained(&mut self, publisher: &Publisher) {
-        if self.phase == SessionPhase::Draining && self.inflight.is_empty() {
+        let is_drained = self.inflight.is_empty() && !self.inbox.has_due_acks();
+        if self.phase == SessionPhase::Draining && is_drained {
             self.disconnect(publisher);
         }
     }

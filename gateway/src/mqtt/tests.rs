@@ -306,7 +306,7 @@ fn config(mqtt: Mqtt) -> Config {
         tunnel: None,
         mqtt,
         queue: crate::testing::queue(),
-        metrics: Listen { listen: Vec::new() },
+        metrics: Listen { listen: Vec::new(), tags: false },
         plcs: Vec::new(),
     }
 }

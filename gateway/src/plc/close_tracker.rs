@@ -9,6 +9,10 @@ use super::RateLimit;
 /// may have been restarted once.
 const MIN_CYCLES: u8 = 2;
 
+/// Answers in a row after each of which the connection was closed, before a job waits for its next
+/// connection: a server that fails now and then is not read later for it.
+const MIN_CLOSES_IN_A_ROW: u16 = 5;
+
 /// The connects that each cycle costs although no request failed.
 #[derive(Debug)]
 pub(super) struct CloseTracker {
@@ -18,6 +22,8 @@ pub(super) struct CloseTracker {
     cycles: u8,
     /// Closes during the current job.
     closes: u16,
+    /// Closes without an answer on a kept connection in between.
+    closes_in_a_row: u16,
     /// Closes during the last job with any.
     last_closes: u16,
     last_start: Option<Instant>,
@@ -35,6 +41,7 @@ impl CloseTracker {
             interval,
             cycles: 0,
             closes: 0,
+            closes_in_a_row: 0,
             last_closes: 0,
             last_start: None,
             idle: Duration::ZERO,
@@ -45,6 +52,12 @@ impl CloseTracker {
     /// Returns whether the server closes the connection after its answers, as far as is known.
     pub(super) const fn is_closing(&self) -> bool {
         self.cycles >= MIN_CYCLES
+    }
+
+    /// Returns whether the current job may wait for its next connection: it needs more of them than
+    /// the budget has at once.
+    pub(super) const fn may_wait(&self) -> bool {
+        self.closes_in_a_row >= MIN_CLOSES_IN_A_ROW
     }
 
     /// Records the start of a job that reads; the last answer arrived the time `idle` ago.
@@ -58,6 +71,12 @@ impl CloseTracker {
     /// was noticed is answered on a new one.
     pub(super) const fn on_orderly_close(&mut self) {
         self.closes = self.closes.saturating_add(1);
+        self.closes_in_a_row = self.closes_in_a_row.saturating_add(1);
+    }
+
+    /// Records an answer on a connection that had answered before.
+    pub(super) const fn on_kept(&mut self) {
+        self.closes_in_a_row = 0;
     }
 
     /// Records the end of a job whose requests were answered.
@@ -123,6 +142,11 @@ mod tests {
         tracker.on_job(SECOND / 10, until);
         tracker.on_job_done();
         assert!(tracker.is_closing(), "so soon after an answer no connection is closed");
+        assert!(!tracker.may_wait());
+        tracker.on_orderly_close();
+        assert!(tracker.may_wait(), "five answers, and a close after each");
+        tracker.on_kept();
+        assert!(!tracker.may_wait());
         job(&mut tracker, 0, until);
         assert!(!tracker.is_closing() && tracker.throttled_until(None, until).is_none());
     }

@@ -12,7 +12,9 @@ use super::close_tracker::CloseTracker;
 use super::rate_limit::{AnswerReceived, RateLimiter};
 use super::search_budget::SearchBudget;
 use super::server::is_gateway_exception;
-use super::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress, is_busy};
+use super::session::{
+    ConnectError, Connector, PlcSession, RequestError, UnitAddress, WriteRequest, is_busy,
+};
 use super::{LostSession, PlcIdentity, RateLimit, Registers};
 use crate::clock;
 use crate::model::UnixTime;
@@ -193,6 +195,11 @@ impl<C: Connector> ManagedConnection<C> {
         }
     }
 
+    /// Returns when backoff and budget allow the next connect, after one was deferred.
+    pub(super) const fn next_connect_at(&self) -> Option<Instant> {
+        self.no_connect_before
+    }
+
     /// Takes a connect from the budget. Returns whether backoff and budget allow it now.
     fn take_connect(&mut self) -> bool {
         let now = now();
@@ -221,6 +228,23 @@ impl<C: Connector> ManagedConnection<C> {
         let Some(session) = &mut self.session else { return Exchange::not_sent() };
         let sent = now();
         let answer = session.read(address, request).await;
+        self.finish_exchange(sent, answer)
+    }
+
+    /// Sends a request that writes, like [`ManagedConnection::read`], unless the rate limits allow it
+    /// only after `not_after`.
+    pub(super) async fn write(
+        &mut self,
+        address: UnitAddress,
+        request: &WriteRequest,
+        not_after: Option<Instant>,
+    ) -> Exchange<()> {
+        if !self.wait_for_slot().await || not_after.is_some_and(|limit| limit < now()) {
+            return Exchange::not_sent();
+        }
+        let Some(session) = &mut self.session else { return Exchange::not_sent() };
+        let sent = now();
+        let answer = session.write(address, request).await;
         self.finish_exchange(sent, answer)
     }
 

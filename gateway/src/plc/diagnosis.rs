@@ -209,6 +209,7 @@ impl PlcDiagnosis {
                 Self::WrongCount { address, received, requested }
             }
             AnswerMismatch::Length { .. }
+            | AnswerMismatch::OtherWrite
             | AnswerMismatch::OtherFunction
             | AnswerMismatch::NotModbus
             | AnswerMismatch::Undecodable(_) => Self::InvalidAnswer { address },

@@ -8,6 +8,7 @@ mod strict;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt::{Debug, Display};
 use std::io;
 use std::time::Duration;
@@ -26,7 +27,8 @@ use tokio_modbus::{Error, Request, Response, Slave};
 
 use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::session::{
-    AnswerMismatch, ConnectError, Connector, PlcSession, RequestError, UnitAddress,
+    AnswerMismatch, ConnectError, Connector, PlcSession, RequestError, UnitAddress, WriteRequest,
+    is_unknown_function,
 };
 use super::{PlcIdentity, Registers, device_name};
 use strict::{Strict, TransactionIds};
@@ -124,6 +126,22 @@ impl ModbusSession {
     }
 }
 
+impl ModbusSession {
+    /// Sends a request that writes, and checks that the answer repeats it.
+    async fn call_write(
+        &mut self,
+        address: UnitAddress,
+        request: Request<'static>,
+    ) -> Result<(), RequestError> {
+        let expected = confirmation(&request);
+        let answer = self.call(address, request).await?;
+        match expected {
+            Some(expected) if expected == answer => Ok(()),
+            Some(_) | None => Err(RequestError::Garbled(AnswerMismatch::OtherWrite)),
+        }
+    }
+}
+
 impl PlcSession for ModbusSession {
     async fn read(
         &mut self,
@@ -138,6 +156,22 @@ impl PlcSession for ModbusSession {
             Table::HoldingRegister => Request::ReadHoldingRegisters(first, count),
         };
         to_registers(self.call(address, request).await?, count)
+    }
+
+    async fn write(
+        &mut self,
+        address: UnitAddress,
+        request: &WriteRequest,
+    ) -> Result<(), RequestError> {
+        let (usual, other) = to_requests(request);
+        match self.call_write(address, usual).await {
+            // A device that knows only the other function code has changed nothing.
+            Err(RequestError::Refused(code)) if is_unknown_function(code) => match other {
+                Some(other) => self.call_write(address, other).await,
+                None => Err(RequestError::Refused(code)),
+            },
+            answer => answer,
+        }
     }
 
     async fn read_device_identification(
@@ -156,6 +190,49 @@ impl PlcSession for ModbusSession {
     async fn close(mut self) {
         // A PLC that does not take part in the close changes nothing.
         let _ = timeout(CLOSE_TIMEOUT, self.context.disconnect()).await;
+    }
+}
+
+/// Returns the request that writes registers or coils, and for a single one another function code
+/// that does the same.
+///
+/// An M241, M251 or M262 does not list function code 5, so that a coil is written with 15 first.
+fn to_requests(request: &WriteRequest) -> (Request<'static>, Option<Request<'static>>) {
+    match request {
+        WriteRequest::Words { first, words } => {
+            let many = Request::WriteMultipleRegisters(*first, Cow::Owned(words.clone()));
+            match words.as_slice() {
+                [word] => (Request::WriteSingleRegister(*first, *word), Some(many)),
+                _ => (many, None),
+            }
+        }
+        WriteRequest::Bits { first, bits } => {
+            let many = Request::WriteMultipleCoils(*first, Cow::Owned(bits.clone()));
+            let single = match bits.as_slice() {
+                [bit] => Some(Request::WriteSingleCoil(*first, *bit)),
+                _ => None,
+            };
+            (many, single)
+        }
+    }
+}
+
+/// Returns the only answer that confirms a write (Modbus Application Protocol V1.1b3, 6.5, 6.6,
+/// 6.11, 6.12).
+fn confirmation(request: &Request<'_>) -> Option<Response> {
+    let count = |len: usize| u16::try_from(len).ok();
+    match request {
+        Request::WriteSingleRegister(address, word) => {
+            Some(Response::WriteSingleRegister(*address, *word))
+        }
+        Request::WriteSingleCoil(address, bit) => Some(Response::WriteSingleCoil(*address, *bit)),
+        Request::WriteMultipleRegisters(address, words) => {
+            count(words.len()).map(|count| Response::WriteMultipleRegisters(*address, count))
+        }
+        Request::WriteMultipleCoils(address, bits) => {
+            count(bits.len()).map(|count| Response::WriteMultipleCoils(*address, count))
+        }
+        _ => None,
     }
 }
 

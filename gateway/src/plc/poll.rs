@@ -3,6 +3,7 @@
 //! It only does I/O. What to read, and what an answer means, is decided in `schedule`, `server` and
 //! `request_tuner`.
 
+mod orders;
 mod read_cycle;
 
 use std::ops::ControlFlow;
@@ -16,11 +17,13 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Blame, ConnectOutcome, Exchange, ManagedConnection, now};
 use super::cycle::FollowUp;
 use super::identity_probe::Identification;
+use super::order_queue::OrderQueue;
 use super::server::{PROGRAM_POLL_PERIOD, ProgramPoll, ServerState};
 use super::session::{Connector, UnitAddress};
-use super::{Endpoint, PlcEvent, RateLimit, plc_r};
+use super::{Endpoint, PlcEvent, PollChannels, RateLimit, plc_r};
 use crate::clock::{self, Anchor};
 use crate::schedule::{PeriodicJob, Schedule, ScheduleStep};
+use orders::PendingReadBack;
 
 /// Reads of the program state are at least about a second apart, while values stand still.
 const MIN_STATUS_INTERVAL: Duration = Duration::from_millis(900);
@@ -36,6 +39,11 @@ pub(super) struct Poller<C: Connector> {
     busy_times: Vec<Duration>,
     /// The rate limit that was reached since the schedule was idle last.
     limit_reached: Option<RateLimit>,
+    orders: OrderQueue,
+    /// Total time that orders waited for answers.
+    order_busy_time: Duration,
+    /// Writes whose answers are missing.
+    read_backs: Vec<PendingReadBack>,
     events: mpsc::Sender<PlcEvent>,
     stop: CancellationToken,
 }
@@ -74,11 +82,12 @@ impl<C: Connector> Poller<C> {
     pub(super) fn new(
         endpoint: Endpoint,
         connector: C,
-        events: mpsc::Sender<PlcEvent>,
+        channels: PollChannels,
         random: fastrand::Rng,
         stop: CancellationToken,
     ) -> Self {
         let Endpoint { plcs, phase } = endpoint;
+        let PollChannels { orders, events } = channels;
         let pacing = plcs.iter().map(|plc| plc.config.pacing).reduce(Pacing::strictest);
         let pacing = pacing.unwrap_or_default();
         let server = ServerState::new(plcs);
@@ -89,6 +98,9 @@ impl<C: Connector> Poller<C> {
             busy_times: vec![Duration::ZERO; jobs.len()],
             schedule: Schedule::new(jobs, now()),
             limit_reached: None,
+            orders: OrderQueue::new(orders, pacing.max_share),
+            order_busy_time: Duration::ZERO,
+            read_backs: Vec::new(),
             events,
             stop,
         }
@@ -97,27 +109,47 @@ impl<C: Connector> Poller<C> {
     /// Polls until `stop` fires or the receiver of the events is gone.
     pub(super) async fn run(mut self) {
         while !self.stop.is_cancelled() && !self.events.is_closed() {
-            let due = self.schedule.next_due_job(now());
-            if let Some((limit, until)) = due.and_then(|job| self.throttled_until(job)) {
-                self.limit_reached = Some(limit);
-                wait(&self.events, &self.stop, Some(until)).await;
-                continue;
-            }
-            match self.schedule.next_step(now()) {
-                ScheduleStep::Run { job, missed } => {
-                    if self.run_job(job, missed).await.is_break() {
-                        break;
-                    }
-                }
-                ScheduleStep::Wait(until) => {
-                    self.limit_reached = None;
-                    wait(&self.events, &self.stop, until).await;
-                }
+            if self.run_next().await.is_break() {
+                break;
             }
         }
+        self.refuse_orders().await;
         self.connection.close().await;
         for unit in self.server.units() {
             unit.metrics.up.set(0);
+        }
+    }
+
+    /// Carries out an order, else runs the next job, or waits for either.
+    async fn run_next(&mut self) -> ControlFlow<()> {
+        self.retry_read_backs().await?;
+        if let Some(order) = self.orders.take(now()) {
+            self.run_order(order).await?;
+        }
+        let due = self.schedule.next_due_job(now());
+        if let Some((limit, until)) = due.and_then(|job| self.throttled_until(job)) {
+            self.limit_reached = Some(limit);
+            self.wait(Some(until)).await;
+            return ControlFlow::Continue(());
+        }
+        match self.schedule.next_step(now()) {
+            ScheduleStep::Run { job, missed } => self.run_job(job, missed).await,
+            ScheduleStep::Wait(until) => {
+                self.limit_reached = None;
+                self.wait(until).await;
+                ControlFlow::Continue(())
+            }
+        }
+    }
+
+    /// Waits until this time, until there is an order, or until there is a reason to end.
+    async fn wait(&mut self, until: Option<Instant>) {
+        let until = [until, self.next_read_back()].into_iter().flatten().min();
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.events.closed() => {}
+            () = self.orders.wait() => {}
+            () = clock::sleep_until(until) => {}
         }
     }
 
@@ -132,7 +164,7 @@ impl<C: Connector> Poller<C> {
     async fn run_job(&mut self, job: PollJob, missed: u32) -> ControlFlow<()> {
         match job {
             PollJob::Periodic { index, unit, task } => {
-                let busy_before = self.connection.busy_time();
+                let busy_before = self.poll_busy_time();
                 self.connection.begin_job();
                 match task {
                     PeriodicTask::ReadCycle(class) => self.run_cycle(unit, class, missed).await?,
@@ -149,14 +181,20 @@ impl<C: Connector> Poller<C> {
         self.send_events().await
     }
 
+    /// Returns the total time that polls waited for answers.
+    const fn poll_busy_time(&self) -> Duration {
+        self.connection.busy_time().saturating_sub(self.order_busy_time)
+    }
+
     /// Records how long a job waited for answers, unless one was missing: then it says nothing
     /// about the next time.
     fn record_busy_time(&mut self, index: usize, unit: usize, busy_before: Duration) {
+        let poll_busy_time = self.poll_busy_time();
         if let Some(busy) = self.busy_times.get_mut(index)
             && self.connection.is_connected()
             && !self.server.is_silent(unit)
         {
-            *busy = self.connection.busy_time() - busy_before;
+            *busy = poll_busy_time.saturating_sub(busy_before);
             self.connection.close_tracker().on_job_done();
         }
     }
@@ -318,15 +356,6 @@ impl<C: Connector> Poller<C> {
         if let Some(blame) = blame {
             self.connection.on_connection_lost(blame);
         }
-    }
-}
-
-/// Waits until this time, or until there is a reason to end.
-async fn wait(events: &mpsc::Sender<PlcEvent>, stop: &CancellationToken, until: Option<Instant>) {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = events.closed() => {}
-        () = clock::sleep_until(until) => {}
     }
 }
 

@@ -4,6 +4,7 @@
 //! No I/O: `now` and randomness are arguments, and events are collected for the poll task to send.
 
 mod cycle_reads;
+mod orders;
 #[cfg(test)]
 mod tests;
 
@@ -19,9 +20,7 @@ use super::session::{ConnectError, RequestError, UnitAddress, is_busy};
 use super::silent_units::{self, RetryAllowance, SilentUnitRoundRobin};
 use super::unit::UnitState;
 use super::unit_backoff::FailureCost;
-use super::{
-    PlcChange, PlcDiagnosis, PlcEvent, PlcIdentity, PlcSpec, RateLimit, ReadFailure, ReadOutcome,
-};
+use super::{PlcChange, PlcDiagnosis, PlcEvent, PlcIdentity, PlcSpec, RateLimit, ReadFailure};
 use crate::metrics::RequestOutcome;
 use crate::schedule::RetryBackoff;
 
@@ -353,14 +352,14 @@ impl ServerState {
 
     /// Judges one exchange with a unit: its outcome for values, and what it means for the
     /// connection.
-    fn on_exchange(
+    fn on_exchange<T>(
         &mut self,
         index: usize,
         request: &ReadRequest,
-        exchange: Exchange,
+        exchange: Exchange<T>,
         cause: LossCause,
         (now, random): (Instant, f64),
-    ) -> (ReadOutcome, ExchangeVerdict) {
+    ) -> (Result<T, ReadFailure>, ExchangeVerdict) {
         let Exchange { received_at, took, answer, is_first_after_outage, .. } = exchange;
         if is_first_after_outage {
             // The server itself had failed, which explains why its other units were silent.
@@ -373,7 +372,7 @@ impl ServerState {
         };
         unit.count_request(request, &answer, took);
         let outcome = match answer {
-            Ok(registers) => Ok(registers),
+            Ok(content) => Ok(content),
             Err(RequestError::Refused(code)) if is_gateway_exception(code) => {
                 self.on_gateway_exception(index, code, (now, random));
                 return (Err(ReadFailure::Unreachable), ExchangeVerdict::GatewayException);

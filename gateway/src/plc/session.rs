@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use provisioning::plan::ReadRequest;
+use provisioning::plc::Table;
 use thiserror::Error;
 
 use super::{LostSession, PlcIdentity, Registers};
@@ -16,6 +17,25 @@ pub(super) struct UnitAddress {
     pub(super) unit: u8,
     /// Longest wait for an answer.
     pub(super) timeout: Duration,
+}
+
+/// A request that writes adjoining registers or coils, at least one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum WriteRequest {
+    /// At most 123 holding registers.
+    Words {
+        /// First register, zero-based.
+        first: u16,
+        /// What each is to hold.
+        words: Vec<u16>,
+    },
+    /// At most 1968 coils.
+    Bits {
+        /// First coil, zero-based.
+        first: u16,
+        /// What each is to be.
+        bits: Vec<bool>,
+    },
 }
 
 /// Opens sessions with one Modbus server.
@@ -37,6 +57,15 @@ pub(super) trait PlcSession: Send {
         address: UnitAddress,
         request: &ReadRequest,
     ) -> impl Future<Output = Result<Registers, RequestError>> + Send;
+
+    /// Sends one request that writes, like [`PlcSession::read`]. Returns only after the server has
+    /// confirmed exactly this write. After any error but [`RequestError::Refused`] it may have been
+    /// carried out.
+    fn write(
+        &mut self,
+        address: UnitAddress,
+        request: &WriteRequest,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send;
 
     /// Sends Read Device Identification (Modbus Application Protocol V1.1b3, 6.21), like
     /// [`PlcSession::read`].
@@ -126,6 +155,9 @@ pub(super) enum AnswerMismatch {
         /// The length field.
         length: u16,
     },
+    /// It confirms another write than the one that was requested.
+    #[error("it confirms another address, count or value than was written")]
+    OtherWrite,
     /// It answers another function code.
     #[error("it answers another function code")]
     OtherFunction,
@@ -135,6 +167,16 @@ pub(super) enum AnswerMismatch {
     /// Its content cannot be decoded.
     #[error("{0}")]
     Undecodable(String),
+}
+
+impl WriteRequest {
+    /// Returns the table, the first address and the number of registers or coils.
+    pub(super) const fn range(&self) -> (Table, u16, usize) {
+        match self {
+            Self::Words { first, words } => (Table::HoldingRegister, *first, words.len()),
+            Self::Bits { first, bits } => (Table::Coil, *first, bits.len()),
+        }
+    }
 }
 
 impl RequestError {
@@ -158,6 +200,12 @@ impl RequestError {
             Self::Disconnected(_) => RequestOutcome::Disconnected,
         }
     }
+}
+
+/// Returns whether an exception says that the device does not know the function code (Modbus
+/// Application Protocol V1.1b3, 7).
+pub(super) const fn is_unknown_function(exception: u8) -> bool {
+    exception == 1
 }
 
 /// Returns whether an exception means "later": 5, the request is accepted and takes long, or 6, the

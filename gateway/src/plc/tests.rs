@@ -6,12 +6,14 @@ mod harness;
 mod heap;
 mod long_run;
 mod on_the_wire;
+mod orders;
 mod pacing;
 mod program_state;
 mod shared_connection;
 mod shared_faults;
 mod silent_units;
 mod stretches;
+mod writes;
 
 use std::io;
 use std::time::Duration;

@@ -108,6 +108,14 @@ impl UnitState {
         matches!(self.last_reported, Some(PlcState::Connected { .. }))
     }
 
+    /// Returns why it does not answer, as far as that was reported.
+    pub(super) const fn reported_diagnosis(&self) -> Option<&PlcDiagnosis> {
+        match &self.last_reported {
+            Some(PlcState::Disconnected { diagnosis, .. }) => Some(diagnosis),
+            Some(PlcState::Connected { .. }) | None => None,
+        }
+    }
+
     /// Returns whether its device name is missing, and it answers.
     pub(super) const fn needs_device_name(&self) -> bool {
         self.device_name.is_needed() && !self.backoff.is_silent()

@@ -54,8 +54,8 @@ impl Gap {
         Self { epoch, topic, first_seq: seq, last_seq: seq, samples, reason }
     }
 
-    /// Returns the event that announces it:
-    /// `{"event":"gap","topic":..,"epoch":..,"first_seq":..,"last_seq":..,"samples":..,"reason":..}`.
+    /// Returns the event that announces it: a JSON object with `event` (`"gap"`), `topic`,
+    /// `epoch`, `first_seq`, `last_seq`, `samples` and `reason`.
     ///
     /// `events` is the MQTT topic of events, `topic` the one that [`Gap::topic`] stands for.
     #[must_use]

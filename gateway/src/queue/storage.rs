@@ -2,7 +2,7 @@
 
 mod dir;
 #[cfg(test)]
-pub(super) mod simulated;
+pub(crate) mod simulated;
 
 use std::fmt::Debug;
 use std::io;

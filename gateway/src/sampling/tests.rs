@@ -26,6 +26,37 @@ fn the_first_cycle_publishes_every_tag_in_the_order_of_the_configuration() {
 }
 
 #[test]
+fn the_latest_values_are_those_of_the_last_cycle_whether_published_or_not() {
+    for shape in [PayloadShape::Flat, PayloadShape::Samples] {
+        let mut world = SamplerHarness::new(shape, &[("%MW0", "INT"), ("%MW500", "INT")]);
+        world.tag(0).deadband = Some(5.0);
+        world.restart();
+        let latest = |world: &SamplerHarness, now| {
+            let all = world.sampler.latest(0, 0, now).unwrap();
+            all.map(|one| (one.value.cloned(), one.quality)).collect::<Vec<_>>()
+        };
+        let int = |value, quality| (Some(Value::Int(value)), quality);
+        assert_eq!(
+            latest(&world, world.now),
+            [(None, Quality::Unreachable), (None, Quality::Unreachable)]
+        );
+        // 9 and 10 are within the deadband of 7 and not published, 20 is.
+        for word in [7, 9, 10, 20] {
+            world.cycle(|request| good(request, if request.first == 0 { word } else { 1 }));
+            let expected = [int(word.into(), Quality::Good), int(1, Quality::Good)];
+            assert_eq!(latest(&world, world.now), expected, "{shape:?}");
+        }
+        world.cycle(|_| Err(ReadFailure::Refused(2)));
+        assert_eq!(latest(&world, world.now), [(None, Quality::Refused), (None, Quality::Refused)]);
+        world.cycle(|request| good(request, 1));
+        let later = world.now + 63 * SECOND;
+        assert_eq!(latest(&world, later), [int(1, Quality::Stale), int(1, Quality::Stale)]);
+        assert_eq!(world.sampler.latest(0, 1, later).unwrap().count(), 1);
+        assert!(world.sampler.latest(1, 0, later).is_none());
+    }
+}
+
+#[test]
 fn an_unchanged_value_is_published_again_after_the_heartbeat_only() {
     for shape in [PayloadShape::Flat, PayloadShape::Nested, PayloadShape::Samples] {
         let mut world = SamplerHarness::new(shape, &[("%MW0", "INT")]);
@@ -202,6 +233,34 @@ fn the_deadband_applies_to_the_scaled_value() {
         .filter_map(|word| world.cycle(|request| good(request, word))?.samples[0].value.clone())
         .collect();
     assert_eq!(published, [Value::Lreal(10.0), Value::Lreal(10.5)]);
+}
+
+#[test]
+fn a_deadband_is_exceeded_by_a_larger_distance_of_two_numbers_of_any_kind() {
+    let list = |items: &[Option<i64>]| {
+        Value::List(Arc::new(items.iter().map(|item| item.map(Value::Int)).collect()))
+    };
+    for (old, new, exceeds) in [
+        (Value::Int(-5), Value::Int(-2), true),
+        (Value::Int(-5), Value::Int(-3), false),
+        (Value::Uint(9), Value::Uint(6), true),
+        (Value::Uint(9), Value::Uint(7), false),
+        (Value::Real(8.0), Value::Real(5.5), true),
+        (Value::Real(8.0), Value::Real(6.5), false),
+        (Value::Lreal(8.0), Value::Lreal(5.5), true),
+        (Value::Lreal(8.0), Value::Lreal(6.5), false),
+        // No distance is known: any difference counts, and equal values have none.
+        (Value::Bool(false), Value::Bool(true), true),
+        (Value::Bool(true), Value::Bool(true), false),
+        (Value::Int(1), Value::Uint(1), true),
+        (list(&[Some(1), Some(5)]), list(&[Some(1), Some(8)]), true),
+        (list(&[Some(1), Some(5)]), list(&[Some(1), Some(7)]), false),
+        (list(&[Some(1), None]), list(&[Some(1), None]), false),
+        (list(&[Some(1), None]), list(&[Some(1), Some(1)]), true),
+        (list(&[Some(1)]), list(&[Some(1), Some(1)]), true),
+    ] {
+        assert_eq!(exceeds_deadband(2.0, &old, &new), exceeds, "{old:?} {new:?}");
+    }
 }
 
 #[test]
@@ -402,6 +461,7 @@ fn plc(shape: PayloadShape, tags: &[(&str, &str)]) -> Plc {
             deadband: None,
             validity: None,
             scan: SECOND,
+            metric: false,
             group: None,
             write: None,
         }

@@ -32,6 +32,8 @@ pub struct FaultInjector {
 enum FaultSource {
     /// One entry for each answer in turn, then no more faults.
     Script(VecDeque<Option<Fault>>),
+    /// One entry for each answer to a write.
+    WriteScript(VecDeque<Option<Fault>>),
     /// Any of these faults, at this rate.
     Random(Vec<Fault>, f64),
 }
@@ -61,6 +63,13 @@ impl FaultInjector {
         Self::new(FaultSource::Script(faults.into_iter().collect()), seed)
     }
 
+    /// Injects the given faults into one answer to a write after the other, and none into others.
+    /// The write itself takes effect.
+    #[must_use]
+    pub fn on_writes(faults: impl IntoIterator<Item = Option<Fault>>, seed: u64) -> Self {
+        Self::new(FaultSource::WriteScript(faults.into_iter().collect()), seed)
+    }
+
     fn new(source: FaultSource, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
         Self { source, random, held_back: Vec::new(), faulty: 0 }
@@ -70,12 +79,13 @@ impl FaultInjector {
     pub(super) fn apply(&mut self, answers: &[u8]) -> Vec<AnswerStep> {
         let mut steps = Vec::new();
         let mut rest = answers;
-        while let Ok(Some((_, after))) = frame::split_first(rest) {
+        while let Ok(Some((whole, after))) = frame::split_first(rest) {
+            let function = whole.pdu.first().copied().unwrap_or_default();
             let (answer, _) = rest.split_at(rest.len() - after.len());
             if !self.held_back.is_empty() {
                 steps.push(AnswerStep::Send(std::mem::take(&mut self.held_back)));
             }
-            match self.next_fault() {
+            match self.next_fault(function) {
                 Some(fault) => self.inject(fault, answer, &mut steps),
                 None => steps.push(AnswerStep::Send(answer.to_vec())),
             }
@@ -89,9 +99,11 @@ impl FaultInjector {
         self.faulty
     }
 
-    fn next_fault(&mut self) -> Option<Fault> {
+    fn next_fault(&mut self, function: u8) -> Option<Fault> {
         let fault = match &mut self.source {
             FaultSource::Script(faults) => faults.pop_front().flatten(),
+            FaultSource::WriteScript(faults) if is_write(function) => faults.pop_front().flatten(),
+            FaultSource::WriteScript(_) => None,
             FaultSource::Random(faults, rate) if self.random.f64() < *rate => {
                 self.random.choice(&*faults).copied()
             }
@@ -165,6 +177,11 @@ impl FaultInjector {
     fn random_split<'a>(&mut self, answer: &'a [u8]) -> (&'a [u8], &'a [u8]) {
         answer.split_at(self.random.usize(1..answer.len()))
     }
+}
+
+/// Returns whether a function code, also that of an exception, is one that writes.
+const fn is_write(function: u8) -> bool {
+    matches!(function & 0x7F, 5 | 6 | 15 | 16 | 22 | 23)
 }
 
 #[cfg(test)]

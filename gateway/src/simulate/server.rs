@@ -116,10 +116,9 @@ impl PlcServer {
         tokio::select! {
             () = stop.cancelled() => ServerEvent::Stop,
             stream = self.port.accept() => ServerEvent::Accepted(stream),
-            Some(left) = self.connections.join_next_with_id() => ServerEvent::Disconnected(match left {
-                Ok((task, ())) => task,
-                Err(error) => error.id(),
-            }),
+            Some(ended) = self.connections.join_next_with_id() => {
+                ServerEvent::Disconnected(ended.map_or_else(|error| error.id(), |(task, ())| task))
+            }
             Some(command) = self.commands.recv() => ServerEvent::Command(command),
             () = &mut self.cycle_timer, if !self.pending.is_empty() => ServerEvent::CycleEnd,
             _ = self.program_timer.tick() => ServerEvent::ProgramDue,

@@ -51,6 +51,18 @@ pub enum BrokerRefusal {
         /// The topic.
         topic: String,
     },
+    /// To share the client id: another client has ended a session of the last minutes with it.
+    ClientIdShared {
+        /// The client id.
+        client_id: String,
+    },
+    /// The subscription to the commands, `filter`: no command arrives.
+    SubscriptionRefused {
+        /// The topic filter.
+        filter: String,
+        /// Name and text of the broker's reason code.
+        reason: String,
+    },
     /// Messages on `topic` for now; they are kept.
     Deferred {
         /// The topic.
@@ -142,6 +154,58 @@ pub enum TagSentence {
     },
 }
 
+/// What is to be known about writes to PLCs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
+pub enum WriteSentence {
+    /// Writes are allowed over a connection that a host on the way can change.
+    WritesInClear {
+        /// Host and port of the broker.
+        broker: String,
+    },
+    /// The record of a command cannot be stored, so no command is carried out.
+    CommandsNotRecorded,
+    /// The PLC has another program than the one with which the addresses were checked.
+    ProgramNotAccepted {
+        /// Name of the PLC.
+        plc: String,
+        /// Signature of the program that it has.
+        signature: String,
+    },
+    /// The last command to this PLC ended without success.
+    WriteFailed {
+        /// Name of the PLC.
+        plc: String,
+        /// The reason in its reply.
+        reason: String,
+    },
+}
+
+impl fmt::Display for WriteSentence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WritesInClear { broker } => write!(
+                f,
+                "Commands from {broker} are obeyed although the connection is neither in the \
+                 tunnel nor encrypted: any host in between can write to the PLCs. Use the tunnel \
+                 or mqtts://, and remove writes_in_clear."
+            ),
+            Self::CommandsNotRecorded => f.write_str(
+                "Commands cannot be recorded in state_dir, so all of them are refused: make room \
+                 on the disk, or replace it.",
+            ),
+            Self::ProgramNotAccepted { plc, signature } => write!(
+                f,
+                "{plc} is not written to, because its program changed: check the addresses of its \
+                 tags, then set accept_program = \"{signature}\"."
+            ),
+            Self::WriteFailed { plc, reason } => {
+                write!(f, "The last command to {plc} was not carried out: {reason}.")
+            }
+        }
+    }
+}
+
 /// The first line of the status: what keeps values from arriving, nearest to the broker first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
@@ -176,7 +240,7 @@ pub enum Headline {
         /// Its state, limit or refusal.
         sentence: String,
     },
-    /// The tunnel has a problem, although the broker is connected.
+    /// The tunnel has a problem, although the broker is not known to be disconnected.
     Tunnel {
         /// The state of the tunnel.
         sentence: String,
@@ -196,6 +260,11 @@ pub enum Headline {
     /// The clock cannot be trusted.
     Clock {
         /// The state of the clock.
+        sentence: String,
+    },
+    /// A certificate of the connection to the broker ends within two weeks, or cannot be used.
+    Certificate {
+        /// Which, when it ends, and what to do.
         sentence: String,
     },
     /// Every tag has a good value, and the broker takes the values.
@@ -317,6 +386,17 @@ impl fmt::Display for BrokerRefusal {
                 "A message on {topic} is longer than the broker accepts and is dropped: raise the \
                  broker's maximum packet size, or give the PLC fewer tags."
             ),
+            Self::ClientIdShared { client_id } => write!(
+                f,
+                "Another client uses the client id {client_id}, and the broker disconnects one for \
+                 the other: give each gateway its own gateway.id, mqtt.client_id and tunnel key."
+            ),
+            Self::SubscriptionRefused { filter, reason } => write!(
+                f,
+                "The broker refuses the subscription to {filter} ({reason}), so no command \
+                 arrives: allow this gateway to read there in the broker's access list (ACL), in \
+                 Mosquitto with the line \"topic read {filter}\"."
+            ),
             Self::Deferred { topic, reason } => write!(
                 f,
                 "The broker does not accept messages on {topic} at the moment ({reason}): they are \
@@ -419,9 +499,10 @@ impl fmt::Display for Headline {
                 write!(f, "{disconnected} of {total} PLCs do not answer. {plc}: {sentence}")
             }
             Self::Plc { plc, sentence } => write!(f, "PLC {plc}: {sentence}"),
-            Self::Tunnel { sentence } | Self::Storage { sentence } | Self::Clock { sentence } => {
-                f.write_str(sentence)
-            }
+            Self::Tunnel { sentence }
+            | Self::Storage { sentence }
+            | Self::Clock { sentence }
+            | Self::Certificate { sentence } => f.write_str(sentence),
             Self::Waiting { values, oldest } => write!(
                 f,
                 "The broker is connected, but {values} values wait for it, the oldest since \

@@ -408,13 +408,14 @@ fn all_is_well_only_when_every_part_is_up_and_every_tag_is_good() {
     let queues: Vec<_> = [None, sentence()]
         .into_iter()
         .flat_map(|storage| [None, Some(0), Some(61), Some(62)].map(|age| (storage.clone(), age)))
+        .flat_map(|queue| [None, Some(14), Some(13)].map(|days| (queue.clone(), days)))
         .collect();
     for plcs in
         plc_states().iter().flat_map(|plc| [vec![plc.clone()], vec![well_plc(), plc.clone()]])
     {
         for (clock, tunnel) in &gateways {
             for (broker, refusal) in &brokers {
-                for (storage, age) in &queues {
+                for ((storage, age), days) in &queues {
                     let mut status = base.clone();
                     status.plcs.clone_from(&plcs);
                     status.gateway.clock = clock.map(|state| ClockStatus {
@@ -425,6 +426,7 @@ fn all_is_well_only_when_every_part_is_up_and_every_tag_is_good() {
                     status.tunnel = tunnel.map(tunnel_in);
                     (status.broker.state, status.broker.refusal) = (*broker, refusal.clone());
                     status.queue.storage.clone_from(storage);
+                    status.certificates.extend(days.map(certificate_of));
                     let now = status.gateway.at.as_micros();
                     status.queue.oldest =
                         age.map(|age| UnixTime::from_micros(now - age * 1_000_000));
@@ -441,7 +443,8 @@ fn all_is_well_only_when_every_part_is_up_and_every_tag_is_good() {
 /// Returns whether a gateway is well, from every field of its status: a new field does not compile
 /// before it is judged here.
 fn is_well(status: &Status) -> bool {
-    let Status { state, gateway, tunnel, broker, queue, plcs } = status;
+    // Whether a PLC can be written to says nothing about values.
+    let Status { state, gateway, tunnel, broker, certificates, queue, plcs, writes: _ } = status;
     let GatewayStatus { id: _, version: _, config: _, clock, started: _, at } = gateway;
     let BrokerStatus {
         state: broker_state,
@@ -471,6 +474,7 @@ fn is_well(status: &Status) -> bool {
         && tunnel.as_ref().is_none_or(|tunnel| tunnel.state == "up")
         && *broker_state == ConnectionState::Connected
         && refusal.is_none()
+        && certificates.iter().all(|certificate| !certificate.urgent)
         && storage.is_none()
         && oldest
             .as_ref()
@@ -532,6 +536,18 @@ fn plc_states() -> Vec<PlcStatus> {
         }
     }
     all
+}
+
+fn certificate_of(days: i64) -> CertificateStatus {
+    let end = CertificateSentence::of_end("ca.pem".to_owned(), at(0), Some(days));
+    let (file, urgent) = ("ca.pem".to_owned(), end.is_urgent());
+    CertificateStatus {
+        file,
+        not_after: None,
+        urgent,
+        sentence: end.to_string(),
+        sentence_detail: None,
+    }
 }
 
 fn tunnel_in(state: &str) -> TunnelStatus {

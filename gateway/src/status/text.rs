@@ -10,40 +10,41 @@ impl Status {
     /// arriving, what is nearest to the broker.
     #[must_use]
     pub fn headline(&self) -> Headline {
-        self.broker_problem()
-            .or_else(|| self.tunnel_problem())
+        self.tunnel_problem()
+            .or_else(|| self.broker_problem())
             .or_else(|| self.plc_problem())
             .or_else(|| self.late_values())
             .or_else(|| self.storage_problem())
             .or_else(|| self.connection_attempt())
             .or_else(|| self.missing_value())
             .or_else(|| self.clock_problem())
+            .or_else(|| self.certificate_problem())
             .unwrap_or_else(|| Headline::AllWell {
                 plcs: self.plcs.len(),
                 broker: self.broker.address.clone().unwrap_or_default(),
             })
     }
 
-    fn broker_problem(&self) -> Option<Headline> {
-        if self.broker.state == ConnectionState::Disconnected {
-            // The broker cannot be reached without the tunnel, so the tunnel names the cause.
-            let tunnel = self.tunnel.as_ref().filter(|tunnel| !tunnel.is_healthy());
-            let sentence = tunnel.map_or(&self.broker.sentence, |tunnel| &tunnel.sentence).clone();
-            return Some(Headline::Disconnected { sentence, values: self.queue.stored });
-        }
-        // A broker behind a faulty tunnel only seems to be connected.
-        let faulty = self.tunnel.as_ref().filter(|tunnel| tunnel.is_faulty());
-        let sentence = match (faulty, self.broker.state) {
-            (Some(tunnel), ConnectionState::Connected) => tunnel.sentence.clone(),
-            _ => self.broker.refusal.clone()?,
-        };
-        Some(Headline::Broker { sentence })
-    }
-
+    /// Returns a problem of the tunnel. The broker cannot be reached without it, and one behind a
+    /// faulty tunnel only seems to be connected.
     fn tunnel_problem(&self) -> Option<Headline> {
         let tunnel = self.tunnel.as_ref().filter(|tunnel| !tunnel.is_healthy())?;
-        (self.broker.state == ConnectionState::Connected)
-            .then(|| Headline::Tunnel { sentence: tunnel.sentence.clone() })
+        let sentence = tunnel.sentence.clone();
+        match self.broker.state {
+            ConnectionState::Disconnected => {
+                Some(Headline::Disconnected { sentence, values: self.queue.stored })
+            }
+            ConnectionState::Connecting if !tunnel.is_faulty() => None,
+            _ => Some(Headline::Tunnel { sentence }),
+        }
+    }
+
+    fn broker_problem(&self) -> Option<Headline> {
+        if self.broker.state == ConnectionState::Disconnected {
+            let sentence = self.broker.sentence.clone();
+            return Some(Headline::Disconnected { sentence, values: self.queue.stored });
+        }
+        Some(Headline::Broker { sentence: self.broker.refusal.clone()? })
     }
 
     fn late_values(&self) -> Option<Headline> {
@@ -69,6 +70,11 @@ impl Status {
     fn clock_problem(&self) -> Option<Headline> {
         let clock = self.gateway.clock.as_ref().filter(|clock| !clock.is_plausible())?;
         Some(Headline::Clock { sentence: clock.sentence.clone() })
+    }
+
+    fn certificate_problem(&self) -> Option<Headline> {
+        let urgent = self.certificates.iter().find(|certificate| certificate.urgent)?;
+        Some(Headline::Certificate { sentence: urgent.sentence.clone() })
     }
 
     fn plc_problem(&self) -> Option<Headline> {
@@ -142,11 +148,23 @@ fn rows(status: &Status) -> Vec<StatusRow> {
     if let Some(tunnel) = &status.tunnel {
         rows.insert(1, tunnel_row(tunnel, now));
     }
+    rows.extend(status.certificates.iter().map(|certificate| StatusRow {
+        part: "certificate",
+        name: escaped(&certificate.file),
+        state: if certificate.urgent { "renew" } else { "good" }.to_owned(),
+        text: escaped(&certificate.sentence),
+    }));
     rows.extend(status.plcs.iter().map(|plc| StatusRow {
         part: "PLC",
         name: escaped(&plc.name),
         state: format!("{} {}", plc.state.as_str(), elapsed(plc.since, now)),
         text: escaped(&plc_text(plc)),
+    }));
+    rows.extend(status.writes.iter().map(|notice| StatusRow {
+        part: "writes",
+        name: "-".to_owned(),
+        state: "attention".to_owned(),
+        text: escaped(&notice.sentence),
     }));
     rows
 }

@@ -1,5 +1,6 @@
 //! Why there is no connection to a broker, as sentences for an installer.
 
+use provisioning::certificates::CertificateFault;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -54,34 +55,131 @@ pub enum DialError {
          hub's allowed_ips, or add a broker behind that hub to brokers."
     )]
     NotBehindHub { broker: String, hub: String },
-    #[error("The file {path} cannot be used: {cause}.")]
-    CertificateFile { path: String, cause: ForeignText },
     #[error("{host} is not a name that a broker's certificate can have.")]
     InvalidServerName { host: String },
     #[error(
         "The certificate of the broker {broker} was not issued by an authority that this gateway \
-         knows: put the authority's certificate into ca_file."
+         knows, but by {issuer}: put the certificate of that authority into ca_file, or have the \
+         broker send its intermediate certificates too."
     )]
-    UnknownAuthority { broker: String },
+    UnknownAuthority { broker: String, issuer: ForeignText },
     #[error(
-        "The certificate of the broker is not for {host}: write the broker's name as it is in the \
-         certificate."
+        "The certificate of the broker {broker} is signed by itself and not among those that this \
+         gateway trusts: put a copy of it into ca_file."
     )]
-    WrongServerName { host: String },
+    SelfSigned { broker: String },
     #[error(
-        "The certificate of the broker {broker} has expired: renew it there, or check the clock of \
-         this gateway."
+        "The certificate of the broker is not for {host}, but for {names}: write one of these into \
+         brokers, or have a certificate issued with subjectAltName {wanted}."
     )]
-    CertificateExpired { broker: String },
+    WrongServerName { host: String, names: ForeignText, wanted: String },
     #[error(
-        "The certificate of the broker {broker} is not valid yet: check the clock of this gateway."
+        "The certificate of the broker names no host; a common name (CN) does not count. Have one \
+         issued with subjectAltName {wanted}."
     )]
-    CertificateNotYetValid { broker: String },
+    NoServerName { wanted: String },
     #[error(
-        "The broker {broker} does not accept this gateway's certificate: check cert_file and \
-         key_file, and that the broker knows the authority that issued them."
+        "The certificate of the broker {broker} expired on {not_after}, and the clock of this \
+         gateway shows {now}: renew it there, or correct the clock."
     )]
-    ClientCertificateRejected { broker: String },
+    CertificateExpired { broker: String, not_after: String, now: String },
+    #[error(
+        "The certificate of the broker {broker} is not valid before {not_before}, and the clock of \
+         this gateway shows {now}: correct the clock, or the certificate."
+    )]
+    CertificateNotYetValid { broker: String, not_before: String, now: String },
+    #[error(
+        "The certificate of the broker {broker} cannot be checked, because the clock of this \
+         gateway is not set (it shows {now}): set it, or give it access to a time server (NTP)."
+    )]
+    ClockUnset { broker: String, now: String },
+    #[error(
+        "The certificate of the broker {broker} has an RSA key of {bits} bits, which is too weak: \
+         make one with 2048 bits or more, or with P-256."
+    )]
+    WeakKey { broker: String, bits: usize },
+    #[error(
+        "The signature of the certificate of the broker {broker} is wrong: another authority of \
+         the same name has issued it. Put the certificate of the right one into ca_file."
+    )]
+    WrongSignature { broker: String },
+    #[error(
+        "The certificate of the broker {broker} is signed with SHA-1 or MD5, which are broken: have \
+         one issued with SHA-256."
+    )]
+    OutdatedSignature { broker: String },
+    #[error(
+        "The certificate of the broker {broker} is signed with an algorithm or a key that this \
+         gateway does not support: use RSA of 2048 bits or more, P-256, P-384 or Ed25519."
+    )]
+    UnsupportedSignature { broker: String },
+    #[error(
+        "The certificate of the broker {broker} is that of an authority itself: have one issued \
+         for the broker, with basicConstraints CA:FALSE."
+    )]
+    AuthorityAsServer { broker: String },
+    #[error(
+        "The broker {broker} sends its certificates in the wrong order: its own one has to be the \
+         first in its certfile, then that of the authority that issued it."
+    )]
+    ServerChainOrder { broker: String },
+    #[error(
+        "The certificate of the broker {broker} is of version 1, without extensions: have one \
+         issued with subjectAltName, for example with openssl x509 -extfile."
+    )]
+    CertificateVersion { broker: String },
+    #[error(
+        "The certificate of the broker {broker} is not for servers: have one issued with the \
+         extended key usage serverAuth."
+    )]
+    NotForServers { broker: String },
+    #[error("The certificate of the broker {broker} has been revoked: have a new one issued.")]
+    Revoked { broker: String },
+    #[error(
+        "The certificate of the broker {broker} violates a rule for certificates (RFC 5280, \
+         {rule}): have a new one issued."
+    )]
+    InvalidCertificate { broker: String, rule: ForeignText },
+    #[error(
+        "The broker {broker} requires a certificate of this gateway: set cert_file and key_file."
+    )]
+    ClientCertificateMissing { broker: String },
+    #[error(
+        "The broker {broker} does not know the authority that issued the certificate in cert_file: \
+         add it to the broker's cafile, and put intermediate certificates into cert_file."
+    )]
+    ClientAuthorityUnknown { broker: String },
+    #[error(
+        "The broker {broker} says that the certificate in cert_file has expired: renew it, or \
+         check the clock of the broker."
+    )]
+    ClientCertificateExpired { broker: String },
+    #[error(
+        "The broker {broker} does not accept this gateway's certificate ({alert}): check \
+         cert_file and key_file, and that the broker knows the authority that issued them."
+    )]
+    ClientCertificateRejected { broker: String, alert: ForeignText },
+    #[error(
+        "The broker {broker} speaks only TLS 1.1 or older, which is insecure: enable TLS 1.2 or \
+         1.3 there."
+    )]
+    TlsTooOld { broker: String },
+    #[error(
+        "The broker {broker} and this gateway have no TLS cipher or kind of key in common: the \
+         broker needs TLS 1.3, or TLS 1.2 with ECDHE and AES-GCM or ChaCha20, and a key for RSA of \
+         2048 bits or more, P-256, P-384 or Ed25519."
+    )]
+    NothingInCommon { broker: String },
+    #[error(
+        "The broker {broker} does not know the name {host} (SNI): write the broker's name as the \
+         broker has it."
+    )]
+    UnknownServerName { broker: String, host: String },
+    #[error(
+        "The broker {broker} does not accept the application protocols in alpn: remove the key, or \
+         write those that its operator names, such as alpn = [\"mqtt\"]."
+    )]
+    AlpnRefused { broker: String },
     #[error(
         "{broker} does not use TLS: check the port, or write mqtt:// for a broker without TLS."
     )]
@@ -98,4 +196,8 @@ pub enum DialError {
     TlsTimedOut { broker: String, port: u16 },
     #[error("TLS with the broker {broker} failed: {cause}.")]
     TlsFailed { broker: String, cause: ForeignText },
+    /// A file of certificates or the private key. Serialised like the fault itself.
+    #[error(transparent)]
+    #[serde(untagged)]
+    File(CertificateFault),
 }

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpSocket, UnixStream};
 use super::*;
 use crate::model::Sentence;
 
+mod openssl_dial;
 mod tls_dial;
 mod tunnel_dial;
 

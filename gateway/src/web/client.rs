@@ -1,4 +1,4 @@
-//! An HTTP client for `edge-gateway status`.
+//! An HTTP client for `edge-gateway status` and `edge-gateway write`.
 
 use std::fmt;
 use std::io;
@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
 use hyper::client::conn::http1;
-use hyper::{Request, header};
+use hyper::header::{self, HeaderValue};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,6 +18,9 @@ use tokio::time::timeout;
 
 /// Time-out for a whole response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time-out for a whole response to a command, longer than that of the server.
+const POST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Longest response body; the status of 1,000 PLCs is much shorter.
 const MAX_BODY_BYTES: usize = 8 << 20;
@@ -52,8 +56,8 @@ pub enum FetchError {
         source: io::Error,
     },
     /// The response did not arrive in time.
-    #[error("{0} took longer than {RESPONSE_TIMEOUT:?} to answer")]
-    TimedOut(HttpTarget),
+    #[error("{0} took longer than {1:?} to answer")]
+    TimedOut(HttpTarget, Duration),
     /// The response is not HTTP, is incomplete, or is too long.
     #[error("the response of {target} is not that of a gateway")]
     InvalidResponse {
@@ -70,32 +74,61 @@ pub enum FetchError {
 /// # Errors
 /// Fails without a complete HTTP response; a status code other than 200 is no error.
 pub async fn fetch(target: &HttpTarget, path: &str) -> Result<HttpResponse, FetchError> {
-    timeout(RESPONSE_TIMEOUT, connect_and_request(target, path))
-        .await
-        .unwrap_or_else(|_| Err(FetchError::TimedOut(target.clone())))
+    let request = Request::get(path).body(Full::default());
+    exchange(target, request, RESPONSE_TIMEOUT).await
 }
 
-async fn connect_and_request(target: &HttpTarget, path: &str) -> Result<HttpResponse, FetchError> {
+/// Sends a JSON text to a running gateway with POST. A PLC may take long to answer.
+///
+/// # Errors
+/// As [`fetch`].
+pub async fn post(
+    target: &HttpTarget,
+    path: &str,
+    json: String,
+) -> Result<HttpResponse, FetchError> {
+    let request = Request::post(path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(json)));
+    exchange(target, request, POST_TIMEOUT).await
+}
+
+type ClientRequest = Result<Request<Full<Bytes>>, hyper::http::Error>;
+
+async fn exchange(
+    target: &HttpTarget,
+    request: ClientRequest,
+    limit: Duration,
+) -> Result<HttpResponse, FetchError> {
+    timeout(limit, connect_and_request(target, request))
+        .await
+        .unwrap_or_else(|_| Err(FetchError::TimedOut(target.clone(), limit)))
+}
+
+async fn connect_and_request(
+    target: &HttpTarget,
+    request: ClientRequest,
+) -> Result<HttpResponse, FetchError> {
     let unreachable = |source| FetchError::Unreachable { target: target.clone(), source };
     let answer = match target {
         HttpTarget::Tcp(address) => {
-            request(TcpStream::connect(address).await.map_err(unreachable)?, path).await
+            send(TcpStream::connect(address).await.map_err(unreachable)?, request).await
         }
         HttpTarget::Unix(socket) => {
-            request(UnixStream::connect(socket).await.map_err(unreachable)?, path).await
+            send(UnixStream::connect(socket).await.map_err(unreachable)?, request).await
         }
     };
     answer.map_err(|source| FetchError::InvalidResponse { target: target.clone(), source })
 }
 
-/// Sends one GET request and returns its response, at most [`MAX_BODY_BYTES`]; then closes.
-async fn request(
+/// Sends one request and returns its response, at most [`MAX_BODY_BYTES`]; then closes.
+async fn send(
     io: impl AsyncRead + AsyncWrite + Send + Unpin,
-    path: &str,
+    request: ClientRequest,
 ) -> Result<HttpResponse, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
-    let request =
-        Request::get(path).header(header::HOST, "edge-gateway").body(Empty::<Bytes>::new())?;
+    let mut request = request?;
+    request.headers_mut().insert(header::HOST, HeaderValue::from_static("edge-gateway"));
     // The future owns the sender, so that the connection closes after the exchange.
     let exchange = async move {
         let response = sender.send_request(request).await?;

@@ -238,6 +238,7 @@ impl TestGateway {
         let (status, status_rx) =
             watch::channel(Status::new("a", "0.1.0", "3f9a", plcs, UnixTime::default()));
         let mut sources = Sources {
+            tags: None,
             metrics: Metrics::new(&testing::config(3), "3f9a61c0d2b4").unwrap(),
             liveness: Liveness::new(Duration::from_secs(60)),
             readiness: readiness_rx,

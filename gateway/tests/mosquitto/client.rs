@@ -179,7 +179,7 @@ pub(crate) fn settings(version: MqttVersion, port: u16) -> ClientSettings {
         publish_retain: false,
         subscriptions: Vec::new(),
         persistence: SessionPersistence::Clean,
-        acknowledgements: Acknowledgements::ByCaller,
+        acknowledgements: Acknowledgements::OnReceipt,
         uplink,
         restarts_on_new_secrets: false,
     }
@@ -202,7 +202,7 @@ fn config(mqtt: Mqtt) -> Config {
             on_full: OnFull::DropOldest,
             order: QueueOrder::LiveFirst,
         },
-        metrics: Listen { listen: Vec::new() },
+        metrics: Listen { listen: Vec::new(), tags: false },
         plcs: Vec::new(),
     }
 }

@@ -113,7 +113,12 @@ impl WireClient {
         self.send(&packet(0x30 | qos << 1 | u8::from(retain), &body));
         let code = |ack: &[u8]| ack.get(2).copied().filter(|code| *code >= 0x80);
         let refusal = match qos {
-            0 => None,
+            0 => {
+                // Nothing acknowledges it but the answer to what follows.
+                self.send(&[0xC0, 0]);
+                self.wait_for(0xD0);
+                None
+            }
             1 => code(&self.wait_for(0x40)),
             _ => code(&self.wait_for(0x50)),
         };

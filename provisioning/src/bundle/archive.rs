@@ -49,7 +49,7 @@ pub enum ArchiveError {
         /// Name of the member.
         name: String,
     },
-    /// More files than [`MAX_MEMBERS`].
+    /// More than 64 files.
     #[error("it contains more than {MAX_MEMBERS} files")]
     TooMany,
     /// A file whose name cannot be written.
@@ -86,7 +86,7 @@ pub(crate) fn render(members: &[Member<'_>]) -> Result<Vec<u8>, ArchiveError> {
 /// # Errors
 /// When a byte differs from that, with the first difference.
 pub(crate) fn read(archive: &[u8]) -> Result<Vec<Member<'_>>, ArchiveError> {
-    let mut reader = Reader { archive, offset: 0 };
+    let mut reader = ArchiveReader { archive, offset: 0 };
     let mut members = Vec::new();
     while let Some(member) = reader.member()? {
         ensure_new(member.0, &members)?;
@@ -106,12 +106,12 @@ fn ensure_new(name: &str, members: &[Member<'_>]) -> Result<(), ArchiveError> {
     if is_there { Err(ArchiveError::Duplicate { name: name.to_owned() }) } else { Ok(()) }
 }
 
-struct Reader<'a> {
+struct ArchiveReader<'a> {
     archive: &'a [u8],
     offset: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ArchiveReader<'a> {
     /// Returns the next file; at the end of the archive, none.
     fn member(&mut self) -> Result<Option<Member<'a>>, ArchiveError> {
         let offset = self.offset;

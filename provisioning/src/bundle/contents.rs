@@ -59,8 +59,11 @@ impl<'a> Bundle<'a> {
         Ok(Self { manifest, files })
     }
 
-    /// Reads the signed archive.
-    pub(super) fn read(archive: &'a [u8]) -> Result<Self, ContentsError> {
+    /// Reads the archive that is signed, or is to be. Does not look for a signature.
+    ///
+    /// # Errors
+    /// When it is not exactly what [`Self::render`] returns for some bundle.
+    pub fn read(archive: &'a [u8]) -> Result<Self, ContentsError> {
         let members = archive::read(archive)?;
         let Some(((MANIFEST, manifest), files)) = members.split_first() else {
             return Err(ContentsError::Missing(MANIFEST));

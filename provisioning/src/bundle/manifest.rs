@@ -130,7 +130,7 @@ fn is_gateway_id(id: &str) -> bool {
 
 /// Returns whether a text can be a version of a Debian package: it goes into a pin of apt, so it
 /// holds nothing that ends a line or matches more than itself.
-fn is_version(version: &str) -> bool {
+pub(crate) fn is_version(version: &str) -> bool {
     version.len() <= MAX_VERSION
         && version.starts_with(|c: char| c.is_ascii_digit())
         && version.bytes().all(|c| c.is_ascii_alphanumeric() || b".+~-".contains(&c))

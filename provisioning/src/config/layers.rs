@@ -89,12 +89,14 @@ pub(super) struct EnvVariables {
 impl EnvVariables {
     /// Reads the environment. A variable sets a key if its name is `EDGE_<SECTION>__<KEY>` with one
     /// of these sections. A pod of Kubernetes has others: `EDGE_GATEWAY_PORT` for a service named
-    /// edge-gateway.
+    /// edge-gateway, `EDGE_MQTT__X_PORT` for one named edge-mqtt--x.
     pub(super) fn read(sections: &[&str]) -> Self {
         let mut all = Self { values: Dict::new(), others: Vec::new() };
         for (name, text) in Env::prefixed(ENV_PREFIX).iter() {
             let (section, key) = name.as_str().split_once("__").unwrap_or_default();
-            if sections.contains(&section) && key.split("__").all(|part| !part.is_empty()) {
+            let is_key =
+                sections.contains(&section) && key.split("__").all(|part| !part.is_empty());
+            if is_key && !is_of_service(name.as_str(), &text) {
                 insert_at(&mut all.values, &name.as_str().replace("__", "."), text);
             } else {
                 all.others.push(format!("{ENV_PREFIX}{}", name.as_str().to_ascii_uppercase()));
@@ -103,6 +105,20 @@ impl EnvVariables {
         all.others.sort_unstable();
         all
     }
+}
+
+/// Returns whether Kubernetes adds a variable of this name, in lower case, for a service:
+/// `.._SERVICE_HOST`, `.._SERVICE_PORT_HTTP`, `.._PORT` and `.._PORT_1883_TCP_ADDR`.
+fn is_of_service(name: &str, text: &str) -> bool {
+    let is_port = |rest: &str| {
+        let protocol = rest.trim_start_matches(|letter: char| letter.is_ascii_digit());
+        protocol.len() < rest.len()
+            && ["_tcp", "_udp", "_sctp"].iter().any(|name| protocol.starts_with(name))
+    };
+    name.ends_with("_service_host")
+        || name.contains("_service_port")
+        || name.ends_with("_port") && text.contains("://")
+        || name.rsplit_once("_port_").is_some_and(|(_, rest)| is_port(rest))
 }
 
 fn insert_at(dict: &mut Dict, path: &str, text: String) {

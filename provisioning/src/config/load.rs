@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use toml::de::DeTable;
@@ -225,6 +226,7 @@ fn read_split(
     let layers = Layers::new(path, tables.as_ref(), split_list, variables);
     let mut context = ReadContext {
         purpose,
+        now: seconds_since_1970(),
         layers: &layers,
         text,
         split,
@@ -251,6 +253,13 @@ fn read_split(
         }
         _ => Err(RejectedFile::new(path, redacted(text), problems)),
     }
+}
+
+/// Returns the time of this machine, against which the validity of certificates is checked.
+#[expect(clippy::disallowed_methods, reason = "a check runs where no gateway may run")]
+fn seconds_since_1970() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn not_readable_by_the_service(path: &Path) -> Problem {

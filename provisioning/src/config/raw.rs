@@ -4,9 +4,9 @@
 use super::field::{Field, ListField, OptionalSection, Section, SectionList, StreamedList};
 use super::read::section;
 use super::scalar::{
-    Boolean, BoundedDuration, BoundedSize, Choice, DecimalNumber, DeclaredType, EndpointText,
-    Enumeration, GatewayId, HubKey, Integer, JsonMembers, Lowerable, NamedZone, NumberList,
-    NumberRange, PlainText, ProgramText, PublicFile, SecretFile, StateDir, TopicLevel,
+    AlpnName, Boolean, BoundedDuration, BoundedSize, Choice, DecimalNumber, DeclaredType,
+    EndpointText, Enumeration, GatewayId, HubKey, Integer, JsonMembers, Lowerable, NamedZone,
+    NumberList, NumberRange, PlainText, ProgramText, PublicFile, SecretFile, StateDir, TopicLevel,
     TopicTemplate, TunnelAddress, TunnelNetwork, TunnelSwitch, VersionChoice, WriteTable,
 };
 use super::{
@@ -148,6 +148,10 @@ section! {
         /// File with the private key (PEM) of cert_file. The file must not be readable by other
         /// users, nor writable by its group.
         key_file: Field<SecretFile>, else "none";
+        /// Application protocols that the gateway offers in the TLS handshake (ALPN), for a port
+        /// that a broker shares with other services, such as 443: `["mqtt"]`, or what the operator
+        /// of the broker names.
+        alpn: ListField<AlpnName>, else "none";
         /// The message that the broker publishes when it loses the connection to the gateway. By
         /// default: `{"state":"offline"}`, retained, on edge/{gateway}/status.
         will: OptionalSection<RawWill>;
@@ -262,6 +266,9 @@ section! {
         /// IP addresses with ports, and `tunnel:PORT` for a port that is reachable through the
         /// tunnel only. An empty list disables the listener.
         listen: ListField<Listen>, else "\"tunnel:9464\" with [tunnel], else \"127.0.0.1:9464\"";
+        /// Whether the values of all tags are served on /metrics/tags; `metric` of a tag overrides
+        /// it. Values of texts are not served.
+        tags: Field<Boolean> = false;
     }
 }
 
@@ -361,13 +368,16 @@ section! {
         scan: Field<Scan>, else "plc.scan";
         /// Order of the bytes in the registers.
         order: Field<Choice<ByteOrder>>, else "plc.order";
+        /// Whether the value is served on /metrics/tags: a number, true and false as 1 and 0, an
+        /// array element by element. The default for a text is false.
+        metric: Field<Boolean>, else "metrics.tags";
         /// Tags of a PLC with the same group are read in one request, so that their values belong
         /// together: a value and its scale factor, the members of a structure.
         group: Field<PlainText>, else "none";
         /// Makes the tag writable: `{}` for every value of its type, or a table of `min` and `max`
-        /// after scaling, or `values = [..]`, and of `rate = "6/min"`. A value that does not fill its
-        /// registers also needs `whole_word = true`: the gateway then reads the word, changes its
-        /// part and writes the word, and what the PLC writes to the rest meanwhile is lost.
+        /// after scaling, or `values = [..]`, and of `rate = "6/min"`. A value that does not fill
+        /// its registers also needs `whole_word = true`: the gateway then reads the word, changes
+        /// its part and writes the word, and what the PLC writes to the rest meanwhile is lost.
         write: Field<WriteTable>, else "read-only";
     }
 }

@@ -23,7 +23,7 @@ pub(super) use choice::{Choice, Keywords};
 pub(super) use declared_type::DeclaredType;
 pub(super) use duration_size::{BoundedDuration, BoundedSize};
 pub(super) use enumeration::Enumeration;
-pub(super) use mqtt::{Lowerable, VersionChoice};
+pub(super) use mqtt::{AlpnName, Lowerable, VersionChoice};
 pub(super) use number::{Boolean, DecimalNumber, Integer, JsonMembers};
 pub(super) use number_range::{NumberList, NumberRange};
 pub(super) use secret::{PublicFile, SecretFile};

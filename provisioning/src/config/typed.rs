@@ -146,6 +146,8 @@ pub enum OnFull {
 pub struct Metrics {
     /// Addresses of the listener; an empty list disables it.
     pub listen: Vec<Listen>,
+    /// Whether tags are served on `/metrics/tags` by default; [`Tag::metric`] counts.
+    pub tags: bool,
 }
 
 /// One `[[plc]]`.
@@ -223,6 +225,8 @@ pub struct Tag {
     pub validity: Option<Arc<Validity>>,
     /// Time between two reads.
     pub scan: Duration,
+    /// Whether the value is served on `/metrics/tags`; never for a text.
+    pub metric: bool,
     /// Tags of one PLC with the same group are read in one request.
     pub group: Option<Box<str>>,
     /// What may be written; absent for a tag that is only read. Boxed, because few tags have it and

@@ -58,6 +58,18 @@ pub enum BoxKeysError {
 }
 
 impl BoxKeys {
+    /// Makes keys that are in no file.
+    ///
+    /// # Errors
+    /// When the operating system gives no random numbers.
+    pub fn generate() -> Result<Self, BoxKeysError> {
+        Ok(Self {
+            tunnel: PrivateKey::generate(),
+            age: age::x25519::Identity::generate(),
+            certificate: KeyPair::generate().map_err(|_| BoxKeysError::NotGenerated)?,
+        })
+    }
+
     /// Reads the keys in a directory, and makes those that are missing. The directory is made with
     /// mode 0700, and each file with mode 0600; after a power cut each is whole or missing.
     ///

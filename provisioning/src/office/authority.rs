@@ -288,7 +288,7 @@ fn pem(key: &KeyPair) -> Zeroizing<String> {
     Zeroizing::new(unix_lines(&pem))
 }
 
-fn public_key(certificate: &str) -> Result<Vec<u8>, AuthorityError> {
+pub(crate) fn public_key(certificate: &str) -> Result<Vec<u8>, AuthorityError> {
     with_certificate(certificate, |certificate| {
         certificate.public_key().subject_public_key.data.to_vec()
     })

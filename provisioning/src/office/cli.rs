@@ -1,12 +1,17 @@
 //! The command line of `edge-provision`. Each command has a file of its own.
 
 mod add;
+mod build;
 mod check;
 mod diff;
+mod enrol;
 mod generate;
 mod hub;
 mod import;
 mod init;
+mod key_options;
+mod rotate;
+mod sign;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv4Addr;
@@ -29,6 +34,8 @@ Examples:
   edge-provision add amsterdam-01 --location Amsterdam --template pump
   edge-provision check                 report every problem of the fleet
   edge-provision diff                  show what a change does, site by site
+  edge-provision enrol amsterdam-01 edge-enrol-5f2c91aa.txt
+  edge-provision build                 make the bundles
   edge-provision hub                   write the files of the hubs
 
 Exit codes: 0 success, 1 the answer is no, 2 usage error.";
@@ -53,6 +60,20 @@ enum CliCommand {
     List(check::ListOptions),
     /// Show what changed at which site since a revision of git.
     Diff(diff::DiffOptions),
+    /// Make the signed bundles of sites.
+    Build(build::BuildOptions),
+    /// Sign what `build --unsigned` has left.
+    Sign(sign::SignOptions),
+    /// Verify a bundle as a box does.
+    Verify(sign::VerifyOptions),
+    /// Take in the public keys of the box of a site.
+    Enrol(enrol::EnrolOptions),
+    /// Give a site a new box.
+    Replace(enrol::ReplaceOptions),
+    /// Withdraw the access of a site for ever.
+    Revoke(enrol::RevokeOptions),
+    /// Make a new password of a site, or a new signing key.
+    Rotate(rotate::RotateOptions),
     /// Write the files of the hubs.
     Hub(hub::HubOptions),
     /// Turn the variables of a PLC project into tags.
@@ -138,6 +159,13 @@ pub fn main() -> ExitCode {
         CliCommand::Check(options) => check::check(&options),
         CliCommand::List(options) => check::list(&options),
         CliCommand::Diff(options) => diff::diff(&options),
+        CliCommand::Build(options) => build::build(&options),
+        CliCommand::Sign(options) => sign::sign(&options),
+        CliCommand::Verify(options) => sign::verify_bundle(&options),
+        CliCommand::Enrol(options) => enrol::enrol(&options),
+        CliCommand::Replace(options) => enrol::replace(&options),
+        CliCommand::Revoke(options) => enrol::revoke(&options),
+        CliCommand::Rotate(options) => rotate::rotate(&options),
         CliCommand::Hub(options) => hub::hub(&options),
         CliCommand::Import(options) => import::run(&options),
         CliCommand::Completions(options) => generate::completions(&options),

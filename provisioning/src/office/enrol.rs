@@ -86,8 +86,8 @@ impl KnownBoxes {
         self.refused.insert(key.to_owned());
     }
 
-    /// Checks the enrolment of a box for a site: its form, its proof, that it names nobody, and that
-    /// none of its keys is known at another site or refused.
+    /// Checks the enrolment of a box for a site: its form, its proof, that it names no subject, and
+    /// that none of its keys is known at another site or refused.
     ///
     /// # Errors
     /// When one of the checks fails; the error says what to do.
@@ -110,6 +110,14 @@ impl KnownBoxes {
         }
         Ok(enrolment)
     }
+}
+
+/// Returns whether two enrolments are of the same keys. Their signatures differ each time.
+///
+/// # Errors
+/// When a certificate request is damaged.
+pub fn is_same_box(first: &Enrolment, second: &Enrolment) -> Result<bool, EnrolError> {
+    Ok(key_texts(first)? == key_texts(second)?)
 }
 
 /// Returns the public keys of a box in one form each, by which they are compared.

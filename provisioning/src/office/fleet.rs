@@ -40,7 +40,7 @@ use source::{FleetSource, list_toml_files, read_source};
 use tree::{FilePlace, FleetFile, SettingTable};
 
 use crate::config::InspectedConfig;
-use crate::diagnostics::RejectedFile;
+use crate::diagnostics::{Notes, RejectedFile};
 
 /// Name of the file that all sites share.
 pub const FLEET_TOML: &str = "fleet.toml";
@@ -56,6 +56,7 @@ pub struct Fleet {
     settings: FleetSettings,
     templates: Vec<MachineTemplate>,
     sites: Vec<Site>,
+    notes: Vec<FleetProblem>,
 }
 
 /// A file for a gateway.
@@ -81,6 +82,7 @@ struct FleetDraft {
     settings: Option<FleetSettings>,
     templates: Vec<MachineTemplate>,
     sites: Vec<Site>,
+    notes: Vec<FleetProblem>,
     problems: Vec<FleetProblem>,
     rejected: Vec<RejectedFile>,
 }
@@ -108,6 +110,13 @@ impl Fleet {
     #[must_use]
     pub const fn settings(&self) -> &FleetSettings {
         &self.settings
+    }
+
+    /// Returns valid settings that are probably a mistake, file by file. Only [`Self::check`] finds
+    /// them.
+    #[must_use]
+    pub fn notes(&self) -> Vec<Notes> {
+        problems::notes_by_file(self.notes.clone(), |file| self.sources.get(file))
     }
 
     /// Returns all sites, sorted by id.
@@ -148,19 +157,18 @@ impl Fleet {
         Ok(files)
     }
 
-    /// Returns the topics to which each site publishes beside those below `edge/ID/`; empty for
-    /// most sites.
+    /// Returns the topics to which each site publishes in addition to `edge/ID/data/` and
+    /// `edge/ID/status`; empty for most sites.
     ///
     /// # Errors
     /// When the `gateway.toml` of a site has a problem.
     pub fn extra_topics(&self) -> Result<Vec<Vec<String>>, RejectedFleet> {
         let sites: Vec<&Site> = self.sites.iter().collect();
-        let (topics, problems) =
-            site_check::check_all(&self.sources, &self.settings, &self.templates, &sites);
-        if problems.is_empty() {
-            return Ok(topics.into_iter().map(SiteTopics::into_extra).collect());
+        let checked = site_check::check_all(&self.sources, &self.settings, &self.templates, &sites);
+        if checked.problems.is_empty() {
+            return Ok(checked.topics.into_iter().map(SiteTopics::into_extra).collect());
         }
-        Err(self.sources.reject(problems, Vec::new()))
+        Err(self.sources.reject(checked.problems, Vec::new()))
     }
 
     fn inspect(&self, site: &Site) -> Result<(RenderedConfig, InspectedConfig), RejectedFleet> {
@@ -296,15 +304,16 @@ impl FleetDraft {
     fn check_sites(&mut self) {
         let Some(settings) = &self.settings else { return };
         let sites: Vec<&Site> = self.sites.iter().collect();
-        let (_, problems) = site_check::check_all(&self.sources, settings, &self.templates, &sites);
-        self.problems.extend(problems);
+        let checked = site_check::check_all(&self.sources, settings, &self.templates, &sites);
+        self.problems.extend(checked.problems);
+        self.notes = checked.notes;
     }
 
     fn finish(self) -> Result<Fleet, RejectedFleet> {
-        let Self { sources, settings, templates, sites, problems, rejected } = self;
+        let Self { sources, settings, templates, sites, notes, problems, rejected } = self;
         match settings {
             Some(settings) if problems.is_empty() && rejected.is_empty() => {
-                Ok(Fleet { sources, settings, templates, sites })
+                Ok(Fleet { sources, settings, templates, sites, notes })
             }
             _ => Err(sources.reject(problems, rejected)),
         }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::certificates::{BROKER_KEY, CertificateError, Certificates};
 use super::fleet::{BrokerSoftware, Fleet, FleetHub, RejectedFleet, Site};
 use super::output_file::{FileAccess, FileChange, FileError, create_directory, replace_if_changed};
 use super::secrets::{SecretError, Secrets};
@@ -137,6 +138,27 @@ fn render_hub(
         BrokerSoftware::Nats => nats::render(accounts)?,
         BrokerSoftware::Emqx => emqx::render(accounts),
     });
+    Ok(files)
+}
+
+/// Returns the files for TLS of the broker of a hub: its certificate, which is renewed 60 days before
+/// its end, the private key, and the certificate of the authority.
+///
+/// # Errors
+/// When a certificate must be issued and the key of the authority is not at hand.
+pub fn certificate_files(
+    certificates: &Certificates,
+    secrets: &Secrets,
+    hub: &FleetHub,
+) -> Result<Vec<HubFile>, CertificateError> {
+    let certificate = certificates.of_hub(secrets, &hub.name, hub.address.into())?;
+    let path = secrets.hub_file(&hub.name, BROKER_KEY);
+    let key = Secrets::read(&path, "`edge-provision hub` makes it with the certificate")?;
+    let mut files = vec![
+        public("etc/mosquitto/certs/ca.pem", certificates.authority()?),
+        public("etc/mosquitto/certs/broker.pem", certificate),
+    ];
+    files.push(secret("etc/mosquitto/certs/broker.key", format!("{}\n", key.as_str())));
     Ok(files)
 }
 

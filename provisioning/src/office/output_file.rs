@@ -60,22 +60,57 @@ pub fn replace_if_changed(
     content: &[u8],
     access: FileAccess,
 ) -> Result<FileChange, FileError> {
-    let previous = match fs::symlink_metadata(path) {
-        Ok(metadata) => Some(metadata),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(FileError::new("read", path, error)),
-    };
-    if let Some(metadata) = &previous
-        && metadata.is_file()
-        && has_access(metadata, access)
-        && has_content(path, metadata, content)
-    {
+    if is_current(path, content, access)? {
         return Ok(FileChange::Unchanged);
     }
+    let is_new = !path.exists();
+    prepare_replacement(path, content, access)?;
+    let new = replacement_path(path);
+    // rename(2) is atomic, but only a synced file is sure to have its content after a power cut.
+    let replaced = File::open(&new).and_then(|file| file.sync_all());
+    let replaced = replaced.and_then(|()| fs::rename(&new, path));
+    replaced.map_err(|error| FileError::new("write", path, error))?;
+    Ok(if is_new { FileChange::Created } else { FileChange::Replaced })
+}
+
+/// Returns whether a file has this content and access, and is no link.
+pub(super) fn is_current(
+    path: &Path,
+    content: &[u8],
+    access: FileAccess,
+) -> Result<bool, FileError> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(FileError::new("read", path, error)),
+    };
+    let is_same = metadata.is_file() && has_access(&metadata, access);
+    Ok(is_same && has_content(path, &metadata, content))
+}
+
+/// Writes the file that will replace `path`, beside it, and creates missing directories. It is not
+/// flushed to the disk.
+pub(super) fn prepare_replacement(
+    path: &Path,
+    content: &[u8],
+    access: FileAccess,
+) -> Result<(), FileError> {
     create_parent(path, access)?;
-    write_atomically(path, content, access)
-        .map_err(|error| FileError::new("write", path, error))?;
-    Ok(if previous.is_some() { FileChange::Replaced } else { FileChange::Created })
+    let new = replacement_path(path);
+    // A pipe or a link there would block the write, or send it elsewhere.
+    let removed = match fs::remove_file(&new) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    };
+    let written = removed.and_then(|()| open_new(&new, access)?.write_all(content));
+    written.map_err(|error| FileError::new("write", path, error))
+}
+
+/// Returns the path beside `path` where its replacement is written.
+pub(super) fn replacement_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
 }
 
 /// Creates a file that must not exist yet, and missing directories.
@@ -136,22 +171,6 @@ fn open_new(path: &Path, access: FileAccess) -> io::Result<File> {
         FileAccess::Secret => 0o600,
     };
     OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
-}
-
-fn write_atomically(path: &Path, content: &[u8], access: FileAccess) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    // A pipe or a link there would block the write, or send it elsewhere.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = open_new(&new, access)?;
-    file.write_all(content)?;
-    // rename(2) is atomic, but only a synced file is sure to have its content after a power cut.
-    file.sync_all()?;
-    fs::rename(&new, path)
 }
 
 #[cfg(test)]

@@ -4,8 +4,14 @@
 //! |---|---|
 //! | `secrets/hubs/NAME/tunnel.key` | private key of a hub |
 //! | `secrets/sites/ID/mqtt.password` | password of a site at the broker |
+//! | `secrets/sites/ID/mqtt.password.previous` | the one before, until the new one is confirmed |
+//! | `secrets/sites/ID/sealed.digest` | shows that `sealed/ID.age` holds these secrets |
 //! | `secrets/sites/ID/tunnel.key` | private key of a site, only if it was made here |
 //! | `secrets/office/mqtt.password` | password of the user `office` at the broker |
+//! | `secrets/hubs/NAME/broker.key` | private key of a broker's certificate |
+//! | `secrets/signing.key` | key that signs bundles, in a file of minisign |
+//! | `secrets/offline.key` | the second one: keep it elsewhere |
+//! | `secrets/ca.key` | private key of the authority; may be kept elsewhere |
 
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
@@ -29,6 +35,11 @@ pub const SECRETS_DIR: &str = "secrets";
 const PASSWORD_BYTES: usize = 24;
 /// Maximum size of a file with a key or a password.
 const MAX_SECRET_BYTES: u64 = 4 << 10;
+
+/// Name in `secrets/sites/ID/` of a private key that was made here.
+pub(crate) const SITE_KEY: &str = "tunnel.key";
+const PASSWORD: &str = "mqtt.password";
+const PREVIOUS: &str = "mqtt.password.previous";
 
 /// The secrets of one fleet.
 #[derive(Clone, Debug)]
@@ -64,6 +75,15 @@ pub enum SecretError {
         /// What it should hold.
         expected: &'static str,
     },
+    /// A password is changed while the change before is not finished.
+    #[error(
+        "the last new password of {site} is not confirmed: when its box uses it, write \
+         `edge-provision rotate {site} --confirmed`"
+    )]
+    Unconfirmed {
+        /// The site.
+        site: String,
+    },
     /// The operating system gives no random numbers.
     #[error("no random numbers: the system's generator fails")]
     Random,
@@ -96,7 +116,7 @@ impl Secrets {
     /// # Errors
     /// When it cannot be written, or the one that is there cannot be used.
     pub fn ensure_site_key(&self, site: &str) -> Result<PublicKey, SecretError> {
-        ensure_key(&self.site_file(site, "tunnel.key"))
+        ensure_key(&self.site_file(site, SITE_KEY))
     }
 
     /// Makes the password of a site unless there is one.
@@ -104,7 +124,7 @@ impl Secrets {
     /// # Errors
     /// When it cannot be written.
     pub fn ensure_site_password(&self, site: &str) -> Result<(), SecretError> {
-        ensure_password(&self.site_file(site, "mqtt.password"))
+        ensure_password(&self.site_file(site, PASSWORD))
     }
 
     /// Makes the password of the user `office` unless there is one.
@@ -123,12 +143,86 @@ impl Secrets {
         read_key(&self.hub_key_path(hub))
     }
 
+    /// Returns the private key of a site if it was made here.
+    ///
+    /// # Errors
+    /// When it is exposed to others.
+    pub fn site_key(&self, site: &str) -> Result<Option<Zeroizing<String>>, SecretError> {
+        let path = self.site_file(site, SITE_KEY);
+        if path.exists() { read_secret(&path, "").map(Some) } else { Ok(None) }
+    }
+
     /// Returns the password of a site.
     ///
     /// # Errors
     /// When it is not here, or exposed to others.
     pub fn site_password(&self, site: &str) -> Result<Zeroizing<String>, SecretError> {
-        read_password(self.site_file(site, "mqtt.password"))
+        read_password(self.site_file(site, PASSWORD))
+    }
+
+    /// Makes a new password for a site, and keeps the one before it.
+    ///
+    /// # Errors
+    /// With [`SecretError::Unconfirmed`] when the one before the last is still kept; when a file
+    /// cannot be written.
+    pub fn rotate_site_password(&self, site: &str) -> Result<(), SecretError> {
+        let (path, previous) = (self.site_file(site, PASSWORD), self.site_file(site, PREVIOUS));
+        if path.exists() {
+            if previous.exists() {
+                return Err(SecretError::Unconfirmed { site: site.to_owned() });
+            }
+            let renamed = fs::rename(&path, &previous);
+            renamed.map_err(|error| FileError::new("rename", &path, error))?;
+        }
+        ensure_password(&path)
+    }
+
+    /// Returns the password before the last one, if it is still valid.
+    ///
+    /// # Errors
+    /// When it is exposed to others.
+    pub fn previous_site_password(
+        &self,
+        site: &str,
+    ) -> Result<Option<Zeroizing<String>>, SecretError> {
+        let path = self.site_file(site, PREVIOUS);
+        if path.exists() { read_password(path).map(Some) } else { Ok(None) }
+    }
+
+    /// Ends the validity of the password before the last one. Returns whether there was one.
+    ///
+    /// # Errors
+    /// When its file cannot be removed.
+    pub fn forget_previous_password(&self, site: &str) -> Result<bool, SecretError> {
+        remove(&self.site_file(site, PREVIOUS))
+    }
+
+    /// Removes a secret of a site. Returns whether there was one.
+    ///
+    /// # Errors
+    /// When its file cannot be removed.
+    pub fn remove_site_file(&self, site: &str, name: &str) -> Result<bool, SecretError> {
+        remove(&self.site_file(site, name))
+    }
+
+    /// Returns the path of a file directly below `secrets/`.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Returns the path of a secret of a hub.
+    #[must_use]
+    pub fn hub_file(&self, hub: &str, name: &str) -> PathBuf {
+        self.dir.join("hubs").join(hub).join(name)
+    }
+
+    /// Returns the text of a secret; `help` says how it is made if it is missing.
+    ///
+    /// # Errors
+    /// When it is not here, or exposed to others.
+    pub fn read(path: &Path, help: &'static str) -> Result<Zeroizing<String>, SecretError> {
+        read_secret(path, help)
     }
 
     /// Returns the password of the user `office`.
@@ -145,6 +239,14 @@ impl Secrets {
 
     fn office_password_path(&self) -> PathBuf {
         self.dir.join("office/mqtt.password")
+    }
+}
+
+fn remove(path: &Path) -> Result<bool, SecretError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(FileError::new("remove", path, error).into()),
     }
 }
 

@@ -311,6 +311,7 @@ fn tag(model: PlcModel, at: &str, iec: &str, scan_millis: u64) -> Tag {
         deadband: None,
         validity: None,
         scan: Duration::from_millis(scan_millis),
+        metric: false,
         group: None,
         write: None,
     }

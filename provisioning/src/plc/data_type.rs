@@ -48,6 +48,12 @@ impl ArrayBounds {
         (len > 0).then_some(Self { first, last, len })
     }
 
+    /// Returns the first index.
+    #[must_use]
+    pub const fn first(self) -> i32 {
+        self.first
+    }
+
     /// Returns the number of elements, at least one.
     #[must_use]
     pub const fn elements(self) -> u16 {

@@ -2,15 +2,21 @@
 //! and holds what its reader promises. libFuzzer looks for new bytes, a test replays the known ones.
 #![expect(clippy::expect_used, clippy::panic, reason = "a broken promise stops on the spot")]
 
+mod bundle;
 mod codec;
+mod command;
 mod config;
+mod fleet;
 mod import;
 mod queue;
 mod tunnel;
 mod wg_quick;
 
+pub use bundle::bundle;
 pub use codec::codec;
+pub use command::command;
 pub use config::config;
+pub use fleet::fleet;
 pub use import::{import_csv, import_plcopen, import_smbp, import_st, import_symbols};
 pub use queue::queue;
 pub use tunnel::{datagrams, packets};

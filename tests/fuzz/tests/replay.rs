@@ -24,8 +24,18 @@ fn replay(target: &str, read: fn(&[u8])) {
 }
 
 #[test]
+fn the_corpus_of_bundle_holds() {
+    replay("bundle", fuzz::bundle);
+}
+
+#[test]
 fn the_corpus_of_codec_holds() {
     replay("codec", fuzz::codec);
+}
+
+#[test]
+fn the_corpus_of_command_holds() {
+    replay("command", fuzz::command);
 }
 
 #[test]
@@ -36,6 +46,11 @@ fn the_corpus_of_config_holds() {
 #[test]
 fn the_corpus_of_datagrams_holds() {
     replay("datagrams", fuzz::datagrams);
+}
+
+#[test]
+fn the_corpus_of_fleet_holds() {
+    replay("fleet", fuzz::fleet);
 }
 
 #[test]

@@ -44,13 +44,19 @@ pub const CLIENT_ID: Setting = Setting {
 pub const CRASHES: Setting = Setting {
     name: "E2E_CRASHES",
     default: "4000",
-    meaning: "Simulated crashes of the queue; `cargo xtask test` sets 100000.",
+    meaning: "Simulated crashes of the queue; `cargo xtask test` sets 30000.",
 };
 /// Power cuts per durability.
 pub const CUTS: Setting = Setting {
     name: "E2E_CUTS",
     default: "by test",
     meaning: "Power cuts of a guest for each durability.",
+};
+/// How long the dashboard is watched.
+pub const DASHBOARD_SECONDS: Setting = Setting {
+    name: "E2E_DASHBOARD_SECONDS",
+    default: "3",
+    meaning: "Seconds for which the dashboard in Node-RED is watched after the broker was away.",
 };
 /// Port of Node-RED's editor.
 pub const EDITOR_PORT: Setting = Setting {
@@ -73,7 +79,7 @@ pub const GUEST: Setting = Setting {
 /// Kills of a running gateway.
 pub const KILLS: Setting = Setting {
     name: "E2E_KILLS",
-    default: "200",
+    default: "60",
     meaning: "`kill -9` of a gateway with durability `balanced`.",
 };
 /// Lives of a tunnel.
@@ -118,6 +124,12 @@ pub const OUTAGE_HOURS: Setting = Setting {
     default: "1",
     meaning: "Length of the simulated outage, in hours.",
 };
+/// Where the picture of the dashboard goes.
+pub const PICTURE: Setting = Setting {
+    name: "E2E_PICTURE",
+    default: "none",
+    meaning: "Path of a PNG file for a picture of the dashboard in Node-RED.",
+};
 /// Path of the program of the office.
 pub const PROVISION: Setting = Setting {
     name: "E2E_PROVISION",
@@ -136,6 +148,12 @@ pub const SAMPLES: Setting = Setting {
     default: "100",
     meaning: "Samples in each record of `cargo xtask bench queue`.",
 };
+/// Tags of each PLC whose values are scraped.
+pub const SCRAPED_TAGS: Setting = Setting {
+    name: "E2E_SCRAPED_TAGS",
+    default: "20",
+    meaning: "Tags of each of fifty PLCs whose values are scraped while the PLCs are read.",
+};
 /// Seed of one random history.
 pub const SEED: Setting = Setting {
     name: "E2E_SEED",
@@ -150,13 +168,14 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 21] = [
+pub const ALL: [Setting; 24] = [
     ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
     CLIENT_ID,
     CRASHES,
     CUTS,
+    DASHBOARD_SECONDS,
     EDITOR_PORT,
     GATEWAY,
     GUEST,
@@ -168,8 +187,10 @@ pub const ALL: [Setting; 21] = [
     NODE,
     NODE_RED,
     OUTAGE_HOURS,
+    PICTURE,
     PYTHON,
     SAMPLES,
+    SCRAPED_TAGS,
     SEED,
     XTASK,
 ];

@@ -62,7 +62,7 @@ const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
 fn mosquitto_of_the_book(dir: &TempDir, port: &Port) -> Process {
     let place = dir.path().display().to_string();
     let passwords = dir.write("passwords", "");
-    for name in ["amsterdam-01", "node-red"] {
+    for name in ["amsterdam-01", "rotterdam-01", "node-red"] {
         let added = Command::new("mosquitto_passwd")
             .arg("-b")
             .arg(&passwords)
@@ -112,6 +112,9 @@ fn mosquitto_with_the_settings_of_the_book_lets_each_gateway_write_its_own_topic
     reader.args(["-h", "127.0.0.1", "-p", &port.number().to_string()]);
     let read = reader.output().expect("mosquitto_sub is installed");
     assert_eq!(String::from_utf8_lossy(&read.stdout), "edge/amsterdam-01/data/pump6 1\n");
+    assert!(!is_refused("node-red", "edge/amsterdam-01/set/pump6"));
+    assert!(is_refused("node-red", "edge/amsterdam-01/set/mixer"));
+    assert!(is_refused("rotterdam-01", "edge/amsterdam-01/set/pump6"));
 }
 
 /// The unit starts a shell, so systemd's own check says nothing about the command in it.

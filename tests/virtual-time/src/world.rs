@@ -184,6 +184,13 @@ impl World {
         self.pings_sent
     }
 
+    /// Sends a packet of 100 bytes from the first hub to the site.
+    pub fn ping_from_hub(&mut self) {
+        let (from, to) = (parse_ip(HUB_TUNNEL_IP), parse_ip(SITE_TUNNEL_IP));
+        let packet = packet::ip_packet(from, to, 100, 0);
+        self.with_hub(0, |tunnel, now, out, _| tunnel.handle_packet(now, &packet, out));
+    }
+
     /// Returns how many packets [`World::ping`] has sent.
     #[must_use]
     pub const fn pings_sent(&self) -> u64 {

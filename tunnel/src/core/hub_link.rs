@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::handshake::{HandshakeTimer, Liveness};
-use super::path_error::{PathError, PathErrorCause};
+use super::path_error::{PathError, PathErrorCause, PathErrorStreak};
 use super::peer::{KEEPALIVE_LEN, Peer, TimerOutcome};
 use crate::settings::{self, Endpoint};
 
@@ -262,6 +262,7 @@ pub(super) struct HubLink {
     pub(super) timer: HandshakeTimer,
     pub(super) liveness: Liveness,
     pub(super) last_cause: LastCause,
+    pub(super) path_errors: PathErrorStreak,
     /// Whether the hub has accepted the timestamps of this peer.
     pub(super) is_proven: bool,
     /// When the last authentic datagram was sent.
@@ -280,6 +281,7 @@ impl HubLink {
             timer,
             liveness: Liveness::new(),
             last_cause: LastCause { cause: FailureCause::Unknown, unanswered: 0 },
+            path_errors: PathErrorStreak::NONE,
             is_proven: false,
             last_sent: now,
             one_way_since: None,
@@ -287,9 +289,31 @@ impl HubLink {
         }
     }
 
+    /// Records an authentic datagram.
+    pub(super) fn on_authenticated(&mut self, now: Instant) {
+        self.liveness.on_received(now);
+        self.path_errors.on_received();
+        if !self.path_errors.is_blocked(now) {
+            self.last_cause.on_cause(FailureCause::Unknown);
+        }
+    }
+
+    /// Records an error about a datagram to this hub.
+    pub(super) fn on_path_error(&mut self, now: Instant, error: PathError) {
+        self.path_errors.on_error(now);
+        self.last_cause.on_cause(error.into());
+    }
+
+    /// Records that this host has another route to the hub.
+    pub(super) const fn on_route_changed(&mut self) {
+        self.liveness.on_route_changed();
+        self.path_errors = PathErrorStreak::NONE;
+    }
+
     /// Records that a packet was sent.
     pub(super) fn on_packet_sent(&mut self, now: Instant) {
         self.liveness.on_sent(now);
+        self.path_errors.on_sent(now);
         if !self.has_received {
             self.one_way_since.get_or_insert(now);
         }

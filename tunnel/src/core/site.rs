@@ -304,8 +304,7 @@ impl SiteTunnel {
     /// Records an authentic datagram: the hub is where it came from.
     fn on_authenticated(&mut self, role: LinkRole, now: Now, from: SocketAddr) {
         let Some(link) = self.links.get_mut(role) else { return };
-        link.liveness.on_received(now.instant);
-        link.last_cause.on_cause(FailureCause::Unknown);
+        link.on_authenticated(now.instant);
         let hub = link.hub;
         if self.links.roam(hub, from) {
             self.counters.endpoint_changes += 1;

@@ -1,7 +1,8 @@
-//! Event messages for changes at a PLC.
+//! Event messages for changes at a PLC, and for certificates that end soon.
 
 use serde_json::{Map, Value};
 
+use crate::app::certificates::ExpiryNotice;
 use crate::model::UnixTime;
 use crate::plc::PlcChange;
 
@@ -31,6 +32,21 @@ pub(super) fn event_body(plc: &str, change: PlcChange, at: UnixTime) -> Map<Stri
     ];
     let present = |(key, value): (&str, Option<Value>)| Some((key.to_owned(), value?));
     members.into_iter().filter_map(present).collect()
+}
+
+/// Returns the members of the event for a certificate that ends soon:
+/// `{"event":"certificate","file":..,"not_after":..,"days":13,"at":..}`.
+pub(super) fn expiry_body(notice: &ExpiryNotice, at: UnixTime) -> Map<String, Value> {
+    let ExpiryNotice { file, not_after, days } = notice;
+    let not_after = UnixTime::from_whole_seconds(*not_after);
+    let members = [
+        ("event", "certificate".into()),
+        ("file", file.clone().into()),
+        ("not_after", not_after.to_string().into()),
+        ("days", (*days).into()),
+        ("at", at.to_string().into()),
+    ];
+    members.map(|(key, value): (&str, Value)| (key.to_owned(), value)).into_iter().collect()
 }
 
 #[cfg(test)]

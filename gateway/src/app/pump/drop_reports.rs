@@ -1,7 +1,8 @@
 //! When drops are announced to the receiver, and which are logged. Pure.
 //!
 //! A broker that refuses messages may refuse the events that announce it too. Such an event becomes
-//! a loss itself, so announcing it at once would go on for ever.
+//! a loss itself, so announcing it at once would go on for ever. One that accepts the events gets
+//! fewer, longer ones as long as it refuses the same topics.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use crate::queue::{Gap, TopicId};
 /// [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(600);
+/// Longest pause while the broker accepts the announcements and refuses the same topics again.
+const MAX_REPEAT_PAUSE: Duration = Duration::from_secs(60);
 /// Drops of a topic are over when a message of it was acknowledged, and this long after the last
 /// drop.
 const ACKNOWLEDGED_QUIET: Duration = Duration::from_secs(5);
@@ -27,6 +30,8 @@ pub(super) struct DropReports {
     ongoing: BTreeMap<(TopicId, &'static str), Ongoing>,
     announce_at: Option<Instant>,
     pause: Duration,
+    /// Whether the last announcement was refused itself.
+    is_refused: bool,
 }
 
 /// Messages of a topic that are being dropped for one reason.
@@ -59,9 +64,15 @@ impl DropReports {
     pub(super) fn on_announced(&mut self, gaps: &[Gap], now: Instant) -> Vec<DropReport> {
         if !gaps.is_empty() {
             let is_refused = |gap: &Gap| gap.topic == EVENT_TOPIC && is_by_broker(gap.reason);
-            self.pause = match gaps.iter().any(is_refused) {
-                true => (self.pause * 2).clamp(MIN_PAUSE, MAX_PAUSE),
-                false => Duration::ZERO,
+            let is_known = |gap: &Gap| self.ongoing.contains_key(&(gap.topic, gap.reason.label()));
+            let is_repeated = |gap: &Gap| is_by_broker(gap.reason) && is_known(gap);
+            self.is_refused = gaps.iter().any(is_refused);
+            self.pause = if self.is_refused {
+                (self.pause * 2).clamp(MIN_PAUSE, MAX_PAUSE)
+            } else if gaps.iter().all(is_repeated) {
+                (self.pause * 2).clamp(MIN_PAUSE, MAX_REPEAT_PAUSE)
+            } else {
+                Duration::ZERO
             };
             self.announce_at = Some(now + self.pause);
         }
@@ -84,12 +95,17 @@ impl DropReports {
 
     /// Records that the broker acknowledged a message of this topic.
     pub(super) fn on_acknowledged(&mut self, topic: TopicId) {
-        if topic == EVENT_TOPIC {
-            (self.pause, self.announce_at) = (Duration::ZERO, None);
+        if topic == EVENT_TOPIC && self.is_refused {
+            self.end_pause();
         }
         let of_topic =
             self.ongoing.range_mut((topic, "")..).take_while(|((at, _), _)| *at == topic);
         of_topic.for_each(|(_, ongoing)| ongoing.is_acknowledged = true);
+    }
+
+    /// Allows an announcement now: the broker accepts them again, or there is no later time.
+    pub(super) const fn end_pause(&mut self) {
+        (self.pause, self.announce_at, self.is_refused) = (Duration::ZERO, None, false);
     }
 
     /// Records a new session. No drop was seen before it.
@@ -104,7 +120,7 @@ impl DropReports {
             let Ongoing { reason, samples, last, is_acknowledged } = *ongoing;
             let quiet = now.saturating_duration_since(last);
             let is_over = match is_by_broker(reason) {
-                true => is_acknowledged && quiet >= ACKNOWLEDGED_QUIET,
+                true => is_acknowledged && quiet >= ACKNOWLEDGED_QUIET.max(2 * self.pause),
                 // Only an announcement shows a drop, and none may be due for long.
                 false => quiet >= QUIET.max(2 * self.pause),
             };
@@ -170,6 +186,37 @@ mod tests {
         let ended = reports.take_ended(end + MAX_PAUSE);
         assert_eq!(ended.iter().map(|report| report.topics).collect::<Vec<_>>(), [21]);
         assert_eq!(reports.take_ended(end + MAX_PAUSE), []);
+    }
+
+    #[test]
+    fn a_broker_that_refuses_data_for_a_day_and_takes_events_costs_a_line_and_an_event_a_minute() {
+        let (mut reports, start) = (DropReports::default(), Instant::now());
+        let (mut lines, mut events) = (0, 0);
+        for second in 0..86_400 {
+            let now = start + SECOND * second;
+            // The broker takes every tenth message of the topic.
+            if second % 10 == 0 {
+                reports.on_acknowledged(DATA);
+            }
+            lines += reports.take_ended(now).len();
+            if reports.may_announce(now) {
+                lines += reports.on_announced(&[gap(DATA, DropReason::Refused)], now).len();
+                events += 1;
+                reports.on_acknowledged(EVENT_TOPIC);
+            }
+        }
+        assert_eq!(lines, 1);
+        assert!((1_440..1_460).contains(&events), "{events}");
+
+        // Another topic is announced with the next event, and then at once.
+        let end = start + SECOND * 86_400 + MAX_REPEAT_PAUSE;
+        let other = gap(TopicId::new(2), DropReason::Refused);
+        assert_eq!(reports.on_announced(&[gap(DATA, DropReason::Refused), other], end).len(), 1);
+        assert!(reports.may_announce(end));
+        reports.on_announced(&[gap(DATA, DropReason::Refused)], end);
+        assert!(!reports.may_announce(end));
+        reports.end_pause();
+        assert!(reports.may_announce(end));
     }
 
     #[test]

@@ -172,7 +172,8 @@ impl MessageHolds {
         self.on_answered(message)
     }
 
-    /// Records that the broker rejects a message for good. Returns as [`MessageHolds::on_accepted`].
+    /// Records that the broker rejects a message for good. Returns as
+    /// [`MessageHolds::on_accepted`].
     pub(super) fn on_rejected(&mut self, message: &SentMessage) -> bool {
         self.on_answered(message)
     }

@@ -8,7 +8,7 @@ use provisioning::config::Qos;
 use super::holds::SentMessage;
 use super::{Pump, Ticket, now, timestamp_correction};
 use crate::metrics::DropReason;
-use crate::mqtt::{MqttRequest, OutgoingMessage};
+use crate::mqtt::{MAX_INFLIGHT, MqttRequest, OutgoingMessage};
 use crate::payload::{self, MessageStamp};
 use crate::queue::{Entry, NotSent, QueuedEntry};
 
@@ -46,6 +46,7 @@ impl Pump {
         if !self.has_room() || self.storage_retry.is_open() || self.send_status().is_none() {
             return NextSend::Idle;
         }
+        self.send_replies();
         if self.send_next() || self.begin_due_trial() {
             return NextSend::Now;
         }
@@ -106,6 +107,20 @@ impl Pump {
             session.status_due = Some(now() + STATUS_INTERVAL);
         }
         Some(())
+    }
+
+    /// Sends the replies on response topics. Not while messages are sent one at a time: which one
+    /// the broker closes the connection over could not be told.
+    fn send_replies(&mut self) {
+        let Some(session) = self.session.as_ref().map(|session| session.number) else { return };
+        if self.holds.window() < MAX_INFLIGHT {
+            return;
+        }
+        while let Ok(permit) = self.outbox.try_reserve()
+            && let Some(reply) = self.replies.poll(session, now())
+        {
+            permit.send(MqttRequest::Publish(reply));
+        }
     }
 
     /// Sends the next message. Returns whether there was one, and room for it in the outbox.

@@ -9,6 +9,9 @@ use tunnel::TunnelReport;
 
 use super::Ticket;
 use super::fill_rate::FillRate;
+use crate::app::certificates::{
+    CertificateEnd, CertificateEnds, ExpiryNotice, ExpiryNotices, days_left,
+};
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
@@ -16,16 +19,24 @@ use crate::model::{BadTag, LearnedLimits, RateLimit, Sentence, TagHealth, TrustL
 use crate::mqtt::{self, OutgoingMessage};
 use crate::plc;
 use crate::queue;
-use crate::status::{BrokerRefusal, ConnectionState, NamedTag, QueueStatus, Status, TunnelStatus};
+use crate::status::{
+    BrokerRefusal, CertificateSentence, CertificateStatus, ConnectionState, NamedTag, QueueStatus,
+    Status, TunnelStatus, WriteSentence,
+};
 use crate::web::Readiness;
 
 /// Targets of the lines about each part: the limit of the log counts them apart.
 const BROKER: &str = "gateway::broker";
 const BROKER_REFUSAL: &str = "gateway::broker_refusal";
+const CERTIFICATE: &str = "gateway::certificate";
 const CLOCK: &str = "gateway::clock";
 const PLC_CONNECTION: &str = "gateway::plc_connection";
 const PLC_LIMIT: &str = "gateway::plc_limit";
 const PLC_REFUSAL: &str = "gateway::plc_refusal";
+
+/// How long a client that uses the same client id is reported after it ended a session. With pauses
+/// of up to a minute between connects, several take-overs are in this time.
+const TAKEN_OVER_REMEMBERED_FOR: Duration = Duration::from_secs(600);
 
 /// The status, and the inputs from which it is updated.
 #[derive(Debug)]
@@ -44,8 +55,12 @@ pub(super) struct StatusTracker {
     /// The tags of each PLC.
     tags: Vec<Arc<Vec<Tag>>>,
     fill_rate: FillRate,
+    notices: ExpiryNotices,
     /// What the broker refuses in this session.
     refusal: Option<BrokerRefusal>,
+    client_id: String,
+    /// When another client last ended a session with this client id.
+    taken_over_at: Option<Instant>,
     /// Whether a change should be published before the next regular status message.
     changed: bool,
     /// Length in bytes of the status message that was sent last.
@@ -61,6 +76,8 @@ pub(in crate::app) struct HealthInputs {
     pub(in crate::app) tunnel: Option<watch::Receiver<TunnelReport>>,
     /// How far the clock can be trusted.
     pub(in crate::app) clock: watch::Receiver<ClockAssessment>,
+    /// When the certificates of the connection to the broker end.
+    pub(in crate::app) certificates: watch::Receiver<CertificateEnds>,
 }
 
 impl StatusTracker {
@@ -85,7 +102,10 @@ impl StatusTracker {
             max_wait: config.plcs.iter().map(max_wait).max().unwrap_or_default(),
             tags: config.plcs.iter().map(|plc| Arc::clone(&plc.tags)).collect(),
             fill_rate: FillRate::new(Instant::now()),
+            notices: ExpiryNotices::default(),
             refusal: None,
+            client_id: config.mqtt.client_id.clone(),
+            taken_over_at: None,
             changed: false,
             last_len: 0,
             max_len: usize::MAX,
@@ -208,8 +228,15 @@ impl StatusTracker {
                 self.refusal = None;
                 self.update(|status| status.on_broker_connected(broker, *version, now));
                 tracing::info!(target: BROKER, "{}", self.status.borrow().broker.sentence);
+                if self.taken_over_at.is_some() {
+                    let client_id = self.client_id.clone();
+                    self.on_refusal(BrokerRefusal::ClientIdShared { client_id });
+                }
             }
-            mqtt::MqttEvent::Disconnected { sentence, .. } => {
+            mqtt::MqttEvent::Disconnected { reason, sentence, .. } => {
+                if *reason == mqtt::DisconnectReason::TakenOver {
+                    self.taken_over_at = Some(Instant::now());
+                }
                 let before = self.status.borrow().broker.sentence.clone();
                 self.update(|status| status.on_broker_disconnected(sentence.clone(), now));
                 let after = &self.status.borrow().broker.sentence;
@@ -230,10 +257,18 @@ impl StatusTracker {
                 let (topic, reason) = (topic.to_string(), reason.clone());
                 self.on_refusal(BrokerRefusal::Deferred { topic, reason });
             }
-            mqtt::MqttEvent::SubscriptionRefused { .. }
-            | mqtt::MqttEvent::Acknowledged { .. }
-            | mqtt::MqttEvent::Received(_) => {}
+            mqtt::MqttEvent::SubscriptionRefused { filter, reason, .. } => {
+                let (filter, reason) = (filter.clone(), reason.clone());
+                self.on_refusal(BrokerRefusal::SubscriptionRefused { filter, reason });
+            }
+            mqtt::MqttEvent::Acknowledged { .. } | mqtt::MqttEvent::Received(_) => {}
         }
+    }
+
+    /// Records what is to be known about writes.
+    pub(super) fn set_writes(&mut self, sentences: &[WriteSentence]) {
+        let set = |status: &mut Status| status.set_writes(sentences, clock::now());
+        self.changed |= self.status.send_if_modified(set);
     }
 
     /// Records what the broker refuses. The first refusal is logged; what is dropped stands before
@@ -265,8 +300,22 @@ impl StatusTracker {
         }
     }
 
+    /// Ends the report on a shared client id when the other client is gone.
+    fn poll_taken_over(&mut self) {
+        if self.taken_over_at.take_if(|at| at.elapsed() >= TAKEN_OVER_REMEMBERED_FOR).is_none() {
+            return;
+        }
+        let is_about_id =
+            |refusal: &mut BrokerRefusal| matches!(refusal, BrokerRefusal::ClientIdShared { .. });
+        if self.refusal.take_if(is_about_id).is_some() {
+            self.changed = true;
+            self.update(|status| status.set_broker_refusal(None, clock::now()));
+        }
+    }
+
     /// Updates status and metrics with the state of clock and tunnel. Returns that of the clock.
     pub(super) fn poll_health(&mut self) -> ClockAssessment {
+        self.poll_taken_over();
         let now = clock::now();
         let assessment = *self.health_inputs.clock.borrow_and_update();
         let trust = assessment.period.trust;
@@ -281,6 +330,27 @@ impl StatusTracker {
         self.changed |= is_changed;
         self.poll_tunnel(now);
         assessment
+    }
+
+    /// Updates the status with the ends of the certificates, and returns the notices that are due:
+    /// none while the clock is wrong.
+    pub(super) fn poll_certificates(&mut self, trust: TrustLevel) -> Vec<ExpiryNotice> {
+        let now = clock::now();
+        let is_known = trust != TrustLevel::Unset;
+        let seconds = Some(now.as_whole_seconds()).filter(|_| is_known);
+        let ends = self.health_inputs.certificates.borrow_and_update().clone();
+        let all = ends.iter().map(|(file, end)| certificate_status(file, end, seconds)).collect();
+        let mut is_changed = false;
+        self.update(|status| is_changed = status.set_certificates(all, now));
+        self.changed |= is_changed;
+        let notices = &mut self.notices;
+        let due = ends.iter().filter_map(|(file, end)| {
+            let notice = notices.on_checked(file, *end.as_ref().ok()?, seconds?)?;
+            let ExpiryNotice { file, days, .. } = &notice;
+            tracing::warn!(target: CERTIFICATE, file, days, "this certificate expires soon");
+            Some(notice)
+        });
+        due.collect()
     }
 
     fn poll_tunnel(&mut self, now: UnixTime) {
@@ -381,6 +451,26 @@ impl StatusTracker {
 fn max_wait(plc: &Plc) -> Duration {
     let scan = plc.tags.iter().map(|tag| tag.scan).max().unwrap_or_default();
     scan + plc.publish.heartbeat
+}
+
+fn certificate_status(file: &str, end: &CertificateEnd, now: Option<i64>) -> CertificateStatus {
+    let (not_after, urgent, sentence) = match end {
+        Ok(end) => {
+            let (at, days) =
+                (UnixTime::from_whole_seconds(*end), now.map(|now| days_left(*end, now)));
+            let sentence = CertificateSentence::of_end(file.to_owned(), at, days);
+            (Some(at), sentence.is_urgent(), Sentence::new(&sentence))
+        }
+        Err(fault) => (None, true, Sentence::new(fault)),
+    };
+    let Sentence { text, detail } = sentence;
+    CertificateStatus {
+        file: file.to_owned(),
+        not_after,
+        urgent,
+        sentence: text,
+        sentence_detail: Some(detail),
+    }
 }
 
 fn to_tunnel_status(report: &TunnelReport, now: UnixTime) -> TunnelStatus {

@@ -1,10 +1,13 @@
+mod commands;
 mod unreliable_brokers;
 mod wrong_clock;
 
 use provisioning::config::MqttVersion;
 
 use super::*;
+use crate::app::certificates::CertificateEnds;
 use crate::clock;
+use crate::metrics::TagPosition;
 use crate::model::{Cycle, ReadResult, Registers, TagLocation, UnixTime};
 use crate::testing;
 
@@ -16,8 +19,14 @@ async fn records_left_without_storage_are_counted_as_dropped_at_the_stop() {
     let (plcs, from_plcs) = mpsc::channel(1);
     let (_broker, from_broker) = mpsc::channel(1);
     let (outbox, _outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump =
-        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
 
     plcs.send(cycle(false)).await.unwrap();
     drop(plcs);
@@ -35,8 +44,14 @@ async fn records_are_delivered_during_the_drain_before_the_offline_status() {
     let (plcs, from_plcs) = mpsc::channel(1);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump =
-        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let answering = async move {
         broker.send(connected(1)).await.unwrap();
         let mut last = Vec::new();
@@ -65,7 +80,14 @@ async fn messages_with_will(will: Option<provisioning::config::Will>) -> Vec<(St
     let (plcs, from_plcs) = mpsc::channel(1);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(&config, "hash", &metrics(), health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &config,
+        "hash",
+        &metrics(),
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let answering = async move {
         broker.send(connected(1)).await.unwrap();
         let mut messages = Vec::new();
@@ -114,8 +136,14 @@ async fn a_stopped_program_shows_in_values_event_and_status() {
     let (plcs, from_plcs) = mpsc::channel(4);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump =
-        Pump::new(&testing::config(1), "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let status = pump.status();
     let answering = async move {
         broker.send(connected(1)).await.unwrap();
@@ -151,6 +179,99 @@ async fn a_stopped_program_shows_in_values_event_and_status() {
         sentence,
         "The PLC answers, but its program was stopped by a user; its values are frozen."
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_of_tag_values_is_written_family_by_family_in_short_pieces() {
+    const PLCS: u16 = 200;
+    let config = testing::config(PLCS.into());
+    let metrics = Metrics::new(&config, "hash").unwrap();
+    let (plcs, from_plcs) = mpsc::channel(PLCS.into());
+    let (_broker, from_broker) = mpsc::channel(1);
+    let (outbox, _outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let ends = (no_storage(), outbox);
+    let mut pump = Pump::new(&config, "hash", &metrics, health_inputs(), ends, command_inputs());
+    let page = pump.tag_page();
+    // The last PLC has not been read yet.
+    for plc in 0..PLCS - 1 {
+        plcs.send(cycle_of(plc, plc)).await.unwrap();
+    }
+    let reading = async move {
+        tokio::time::sleep(TICK_INTERVAL).await;
+        let (mut text, mut pieces, mut next) = (String::new(), 0, Some(TagPosition::START));
+        while let Some(position) = next {
+            let piece = page.piece(position).await.unwrap();
+            assert!(piece.text.len() < 64 * 1024 && piece.text.ends_with('\n'));
+            text.push_str(&piece.text);
+            (next, pieces) = (piece.next, pieces + 1);
+        }
+        drop(plcs);
+        (text, pieces)
+    };
+    let ((text, pieces), ()) = tokio::join!(reading, pump.run(from_plcs, from_broker, GRACE));
+
+    assert!(pieces > 1);
+    let tags = config.plcs[0].tags.len();
+    let lines = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+    assert_eq!(lines("edge_tag_value{"), tags * usize::from(PLCS - 1));
+    assert_eq!(lines("edge_tag_good{"), tags * usize::from(PLCS));
+    assert_eq!(lines("edge_tag_timestamp_seconds{"), tags * usize::from(PLCS - 1));
+    let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert_eq!(
+        families,
+        ["edge_tag_value gauge", "edge_tag_good gauge", "edge_tag_timestamp_seconds gauge"]
+    );
+    let name = &config.plcs[3].name;
+    assert!(text.contains(&format!("edge_tag_value{{plc=\"{name}\",tag=")), "{text}");
+}
+
+/// The broker drops a message, and the next session lasts a tenth of the time between two ticks.
+#[tokio::test(start_paused = true)]
+async fn a_loss_is_announced_in_a_session_of_any_length() {
+    let metrics = metrics();
+    let (plcs, from_plcs) = mpsc::channel(1);
+    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
+    let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
+    let answering = async move {
+        broker.send(connected(1)).await.unwrap();
+        plcs.send(cycle(false)).await.unwrap();
+        loop {
+            let OutgoingMessage { ticket, topic, .. } = next_message(&mut outgoing).await.unwrap();
+            if topic.contains("/data/") {
+                let (code, reason) = (mqtt::PACKET_TOO_LARGE, String::new());
+                broker
+                    .send(mqtt::MqttEvent::Refused { ticket, topic, code, reason })
+                    .await
+                    .unwrap();
+                break;
+            }
+        }
+        let reason = DisconnectReason::Unavailable;
+        let detail =
+            crate::model::Detail { code: String::new(), arguments: serde_json::Map::new() };
+        let sentence = crate::model::Sentence { text: String::new(), detail };
+        let retry_in = Duration::ZERO;
+        broker.send(mqtt::MqttEvent::Disconnected { reason, sentence, retry_in }).await.unwrap();
+        broker.send(connected(2)).await.unwrap();
+        let end = tokio::time::Instant::now() + TICK_INTERVAL / 10;
+        let mut topics = Vec::new();
+        while let Ok(Some(message)) =
+            tokio::time::timeout_at(end, next_message(&mut outgoing)).await
+        {
+            topics.push(message.topic);
+        }
+        topics
+    };
+    let (_, topics) = tokio::join!(pump.run(from_plcs, from_broker, GRACE), answering);
+    assert!(topics.iter().any(|topic| topic.ends_with("/event")), "{topics:?}");
 }
 
 /// Returns the event of a session of version 5.
@@ -207,7 +328,16 @@ fn cycle_of(index: u16, value: u16) -> plc::PlcEvent {
     })
 }
 
+/// Returns inputs by which no command arrives.
+fn command_inputs() -> CommandInputs {
+    CommandInputs { orders: Vec::new(), local: mpsc::channel(1).1 }
+}
+
 fn health_inputs() -> HealthInputs {
     let judgement = clock::assess(std::path::Path::new("/nowhere"));
-    HealthInputs { tunnel: None, clock: watch::Sender::new(judgement).subscribe() }
+    HealthInputs {
+        tunnel: None,
+        clock: watch::Sender::new(judgement).subscribe(),
+        certificates: watch::Sender::new(CertificateEnds::new()).subscribe(),
+    }
 }

@@ -81,8 +81,8 @@ impl Recorder {
     }
 }
 
-/// Opens a file at its end. A last line that was cut, by `kill -9` or a power cut, is ended, so that
-/// the next message has a line of its own.
+/// Opens a file at its end. A last line that was cut, by `kill -9` or a power cut, is ended, so
+/// that the next message has a line of its own.
 fn append_to(path: &Path) -> std::io::Result<(File, u64)> {
     let mut options = OpenOptions::new();
     let mut file = options.read(true).append(true).create(true).mode(0o600).open(path)?;

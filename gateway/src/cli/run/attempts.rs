@@ -1,10 +1,11 @@
 //! Starts the gateway. Under systemd a failed start is reported once, and tried again when that may
 //! help: a restart by systemd every second would report it 3,600 times an hour.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use provisioning::config::{self, LoadedConfig};
+use provisioning::config::{self, Config, LoadedConfig};
 use provisioning::diagnostics::{Notes, RejectedFile};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::watched_files::WatchedFiles;
 use crate::app::{self, AppError, systemd};
+use crate::cli::WAITING_FILE;
 use crate::cli::{EXIT_NEGATIVE, EXIT_OK};
 use crate::logging::Logging;
 
@@ -40,6 +42,11 @@ struct LoadAttempt {
     loaded: Result<LoadedConfig, RejectedFile>,
 }
 
+/// The file in which `status` finds why the gateway waits. It is a help, so errors are ignored, and
+/// nothing waits for it: the disk itself may be what is in the way.
+#[derive(Debug)]
+struct WaitingNote(PathBuf);
+
 /// What the attempts so far have logged.
 #[derive(Debug, Default)]
 struct Reported {
@@ -62,6 +69,8 @@ pub(super) async fn run(path: &Path, log: &Logging, stop: &CancellationToken) ->
         // The stop must not wait for a disk that does not answer.
         let Some(loading) = stop.run_until_cancelled(loading).await else { return EXIT_OK };
         let Ok(LoadAttempt { watched, loaded }) = loading else { return EXIT_NEGATIVE };
+        let note = loaded.as_ref().ok().map(|loaded| WaitingNote::of(&loaded.config));
+        note.iter().for_each(WaitingNote::remove);
         let failure = match loaded {
             Ok(loaded) => {
                 reported.on_loaded(&loaded, path);
@@ -78,7 +87,10 @@ pub(super) async fn run(path: &Path, log: &Logging, stop: &CancellationToken) ->
             return EXIT_NEGATIVE;
         }
         let retry_at = reported.on_failure(&failure, path).map(|pause| Instant::now() + pause);
-        if stop.run_until_cancelled(wait(watched, retry_at)).await.is_none() {
+        note.iter().for_each(|note| note.write(reported.reason.clone()));
+        let waited = stop.run_until_cancelled(wait(watched, retry_at)).await;
+        note.iter().for_each(WaitingNote::remove);
+        if waited.is_none() {
             return EXIT_OK;
         }
     }
@@ -98,6 +110,22 @@ async fn wait(mut watched: WatchedFiles, retry_at: Option<Instant>) {
         if retry_at.is_some_and(|at| at <= Instant::now()) {
             return;
         }
+    }
+}
+
+impl WaitingNote {
+    fn of(config: &Config) -> Self {
+        Self(config.gateway.state_dir.join(WAITING_FILE))
+    }
+
+    fn write(&self, reason: String) {
+        let path = self.0.clone();
+        drop(spawn_blocking(move || fs::write(path, reason)));
+    }
+
+    fn remove(&self) {
+        let path = self.0.clone();
+        drop(spawn_blocking(move || fs::remove_file(path)));
     }
 }
 
@@ -193,7 +221,7 @@ mod tests {
         let name =
             format!("edge-gateway-reported-{}-{:08x}.toml", std::process::id(), fastrand::u32(..));
         let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, "[gateway]\nidd = 1\n".to_owned() + &"[[plc]]\nx = 1\n".repeat(50))
+        fs::write(&path, "[gateway]\nidd = 1\n".to_owned() + &"[[plc]]\nx = 1\n".repeat(50))
             .unwrap();
         let rejected = config::load(&path).unwrap_err();
         let count = rejected.problems.len();
@@ -206,7 +234,7 @@ mod tests {
         let mut reported = Reported::default();
         assert_eq!(reported.on_failure(&failure, &path), None);
         assert_eq!(reported.reason, text);
-        std::fs::remove_file(&path).unwrap();
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -17,8 +17,13 @@ const MAX_OVERHEAD: usize = 66 * 1024;
 /// Bytes that tell who answers: as many as `HTTP/` has.
 const GREETING_LEN: usize = 5;
 
+/// Most ping responses that are read at once. The client sends a request only after the last
+/// response, so a broker that sends more takes the time of the thread that reads the PLCs.
+const MAX_PING_RESPONSES: u32 = 16;
+
 const CONNACK: u8 = 2;
 const PUBLISH: u8 = 3;
+const PINGRESP: u8 = 13;
 const DISCONNECT: u8 = 14;
 
 /// How far a stream was read. Keeps of a packet only what has to be judged.
@@ -27,6 +32,8 @@ pub(super) struct PacketScanner {
     version: MqttVersion,
     subscribes: bool,
     position: ScanPosition,
+    /// Ping responses among the bytes that were read last.
+    ping_responses: u32,
 }
 
 #[derive(Debug)]
@@ -51,7 +58,8 @@ enum ScanPosition {
 
 impl PacketScanner {
     pub(super) const fn new(version: MqttVersion, subscribes: bool) -> Self {
-        Self { version, subscribes, position: ScanPosition::Header { is_first: true } }
+        let position = ScanPosition::Header { is_first: true };
+        Self { version, subscribes, position, ping_responses: 0 }
     }
 
     /// Reads the next bytes, which may begin and end anywhere in a packet. At a violation, returns
@@ -62,6 +70,7 @@ impl PacketScanner {
         words: &BrokerWords,
     ) -> Result<(), (usize, Violation)> {
         let mut rest = bytes;
+        self.ping_responses = 0;
         while !rest.is_empty() {
             let passed = bytes.len() - rest.len();
             let taken = self.step(rest, words).map_err(|violation| (passed, violation))?;
@@ -147,8 +156,14 @@ impl PacketScanner {
     }
 
     /// Judges the type of a packet.
-    const fn judge_header(&self, kind: u8, is_first: bool) -> Result<(), Violation> {
+    const fn judge_header(&mut self, kind: u8, is_first: bool) -> Result<(), Violation> {
+        if kind == PINGRESP {
+            self.ping_responses += 1;
+        }
         match kind {
+            PINGRESP if self.ping_responses > MAX_PING_RESPONSES => {
+                Err(Violation::UnsolicitedPingResponses)
+            }
             CONNACK if !is_first => Err(Violation::SecondConnack),
             PUBLISH if !self.subscribes => Err(Violation::UnsolicitedMessage),
             // CONNECT, SUBSCRIBE, UNSUBSCRIBE, PINGREQ; AUTH is for clients that named a method

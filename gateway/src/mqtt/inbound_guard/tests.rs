@@ -50,6 +50,17 @@ fn limits_of_zero_are_violations() {
 }
 
 #[test]
+fn a_flood_of_ping_responses_is_a_violation_and_those_of_a_long_session_are_none() {
+    let flood = [0xD0, 0].repeat(17);
+    let words = scanned(&[V5_CONNACK, &flood]);
+    assert_eq!(words.violation(), Some(Violation::UnsolicitedPingResponses));
+    let (mut guard, words) = InboundGuard::new((), MqttVersion::V5, false);
+    guard.inspect(V5_CONNACK);
+    (0..1000).for_each(|_| assert_eq!(guard.inspect(&[0xD0, 0]), 2));
+    assert_eq!(words.violation(), None);
+}
+
+#[test]
 fn what_is_no_broker_is_recognised_by_its_first_bytes() {
     for (bytes, expected) in [
         (&b"HTTP/1.0 403 Forbidden\r\n"[..], Some(Greeting::Http)),

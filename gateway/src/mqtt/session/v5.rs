@@ -39,13 +39,14 @@ pub(super) fn open(
     path: &str,
 ) -> (AsyncClient, DriverV5) {
     let ClientSettings { mqtt, acknowledgements, .. } = settings;
+    let is_by_caller = *acknowledgements == Acknowledgements::ByCaller;
     let mut options = MqttOptions::new(mqtt.client_id.clone(), path, 0);
     options
         .set_transport(Transport::unix())
         .set_clean_start(session.opening == SessionOpening::Clean)
         .set_session_expiry_interval(expiry_seconds(session.persistence))
-        .set_receive_maximum(Some(RECEIVE_MAXIMUM))
-        .set_manual_acks(*acknowledgements == Acknowledgements::ByCaller)
+        .set_receive_maximum(is_by_caller.then_some(RECEIVE_MAXIMUM))
+        .set_manual_acks(is_by_caller)
         .set_keep_alive(keep_alive(mqtt.keep_alive))
         .set_outgoing_inflight_upper_limit(MAX_PACKET_IDS)
         .set_max_packet_size(Some(MAX_INCOMING_PACKET_LEN))

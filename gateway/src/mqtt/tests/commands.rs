@@ -150,6 +150,27 @@ async fn without_acknowledgements_the_broker_stops_at_the_receive_maximum() {
     assert_eq!(world.received().await.payload, b"16");
 }
 
+/// rumqttc would send what was in flight again if the broker had kept the session, in addition to
+/// the caller.
+#[tokio::test]
+async fn a_kept_session_does_not_double_the_messages_of_the_gateway() {
+    for version in BOTH {
+        let closing = Script { ending: Some((50, Ending::Close)), ..Script::default() };
+        let scripts = vec![closing.clone(), closing, Script::default()];
+        let mut world = BrokerWorld::start_with(version, scripts, kept).await;
+
+        let acknowledged = world.deliver_all(200, Qos::AtLeastOnce).await;
+        world.finish().await;
+
+        assert_eq!(acknowledged, vec![1; 200], "{version:?}");
+        let mut arrived = 0;
+        while let Ok(event) = world.broker_events.try_recv() {
+            arrived += u64::from(matches!(event, MockBrokerEvent::Message(_)));
+        }
+        assert!(arrived <= 200 + world.count("interrupted"), "{arrived}");
+    }
+}
+
 #[tokio::test]
 async fn with_acknowledgement_on_receipt_nothing_comes_again() {
     for version in BOTH {
@@ -223,6 +244,43 @@ async fn an_old_subscription_of_a_kept_session_is_removed_and_loses_no_command()
             let message = world.received().await;
             assert_eq!((message.topic.as_str(), &*message.payload), (TOPIC, &b"own"[..]), "{old}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_that_cannot_be_unsubscribed_ends_the_kept_session_once() {
+    for version in BOTH {
+        let script = Script { keeps_subscriptions: true, ..Script::default() };
+        let mut world = BrokerWorld::start_with(version, vec![script], |settings| {
+            kept(settings);
+            settings.subscriptions = vec!["old/#".to_owned()];
+        })
+        .await;
+        world.session_present().await;
+        world.restart(version, kept).await;
+        assert!(world.session_present().await);
+        let foreign = || PublishedMessage { topic: "old/x".to_owned(), ..command("foreign") };
+        world.broker.publish(foreign());
+        world.settle().await;
+        advance_clock(Duration::from_secs(31)).await;
+        world.broker.publish(foreign());
+
+        let (reason, sentence, retry_in) = world.disconnected().await;
+        assert_eq!(
+            (reason, sentence.detail.code.as_str()),
+            (DisconnectReason::Renewed, "foreign_subscription")
+        );
+        world.yield_to_tasks().await;
+        advance_clock(retry_in).await;
+        assert!(!world.session_present().await, "{version:?}");
+        if version == MqttVersion::V311 {
+            let (_, sentence, _) = world.disconnected().await;
+            assert_eq!(sentence.detail.code, "kept_session_ended");
+            assert!(!world.session_present().await);
+        }
+        world.broker.publish(foreign());
+        world.broker.publish(command("own"));
+        assert_eq!(world.received().await.payload, b"own");
     }
 }
 

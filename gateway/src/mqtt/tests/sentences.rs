@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use provisioning::certificates::CertificateFault;
 use serde_json::json;
 
 use super::inbound_guard::Greeting;
@@ -36,13 +37,10 @@ fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
         DialError::OutOfConnections { broker: broker(), cause: ForeignText::default() },
         DialError::NoTunnel { text: tunnel.text, tunnel: tunnel.detail },
         DialError::NotBehindHub { broker: broker(), hub: String::new() },
-        DialError::CertificateFile { path: String::new(), cause: ForeignText::default() },
+        DialError::File(CertificateFault::EncryptedKey { path: String::new() }),
         DialError::InvalidServerName { host: broker() },
-        DialError::UnknownAuthority { broker: broker() },
-        DialError::WrongServerName { host: broker() },
-        DialError::CertificateExpired { broker: broker() },
-        DialError::CertificateNotYetValid { broker: broker() },
-        DialError::ClientCertificateRejected { broker: broker() },
+        DialError::UnknownAuthority { broker: broker(), issuer: ForeignText::default() },
+        DialError::ClientCertificateMissing { broker: broker() },
         DialError::NotTls { broker: broker() },
         DialError::TlsClosed { broker: broker(), port: 1883, cause: ForeignText::default() },
         DialError::TlsTimedOut { broker: broker(), port: 1883 },
@@ -118,7 +116,7 @@ fn a_broker_with_tls_that_closes_at_once_may_require_a_certificate() {
     assert!(sentence(&settings).contains("this gateway's certificate"), "{}", sentence(&settings));
 }
 
-fn failures() -> [SessionFailure; 32] {
+fn failures() -> [SessionFailure; 36] {
     let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
     [
         SessionFailure::PasswordFile("no".to_owned()),
@@ -158,8 +156,12 @@ fn failures() -> [SessionFailure; 32] {
         SessionFailure::Protocol("no".into()),
         SessionFailure::Collision,
         SessionFailure::InflightSlotsLeaked,
+        SessionFailure::SubscriptionClosed,
+        SessionFailure::ForeignSubscription,
+        SessionFailure::KeptSessionEnded,
         SessionFailure::SubscribeRetry,
         SessionFailure::VersionRetry,
+        SessionFailure::CertificateRenewed,
         SessionFailure::HubChanged,
     ]
 }
@@ -169,5 +171,7 @@ fn connack(code: u8) -> SessionFailure {
 }
 
 fn sentence(failure: &SessionFailure) -> Sentence {
-    failure.sentence("b:1883", &settings(MqttVersion::V5, 1883))
+    let mut settings = settings(MqttVersion::V5, 1883);
+    settings.subscriptions = vec!["edge/amsterdam-01/set/+".to_owned()];
+    failure.sentence("b:1883", &settings)
 }

@@ -22,6 +22,8 @@ const MBAP_PREFIX_LEN: usize = 6;
 const HEADER_LEN: usize = 9;
 /// The length of an exception: unit id, function code and exception code.
 const EXCEPTION_LENGTH: u16 = 3;
+/// The length of the answer to a write: unit id, function code, address, and value or count.
+const WRITE_LENGTH: u16 = 6;
 /// An answer to one of this many requests before the last one is late, and not to a foreign one.
 const RECENT_REQUESTS: usize = 16;
 
@@ -282,11 +284,12 @@ fn replace_id(bytes: &mut [u8], at: usize, id: [u8; 2]) {
     }
 }
 
-/// Returns whether the two lengths of an answer agree (Modbus Application Protocol V1.1b3, 6.1 to
-/// 6.4, 7).
+/// Returns whether the length of an answer is that of its content (Modbus Application Protocol
+/// V1.1b3, 6.1 to 6.6, 6.11, 6.12, 7).
 fn is_consistent(len: u16, function: u8, content: u8) -> bool {
     match function {
         1..=4 => len == 3 + u16::from(content),
+        5 | 6 | 15 | 16 => len == WRITE_LENGTH,
         0x80.. => len == EXCEPTION_LENGTH,
         _ => true,
     }
@@ -324,7 +327,10 @@ mod tests {
         for function in [0x80, 0x83, 0xAB, 0xFF] {
             assert!(is_consistent(3, function, 2) && !is_consistent(4, function, 2));
         }
-        for function in [0, 5, 43, 0x7F] {
+        for function in [5, 6, 15, 16] {
+            assert!(is_consistent(6, function, 200) && !is_consistent(7, function, 3));
+        }
+        for function in [0, 43, 0x7F] {
             assert!(is_consistent(9, function, 200), "{function} has no byte count");
         }
     }

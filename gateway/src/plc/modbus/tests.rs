@@ -1,4 +1,5 @@
 mod mutated;
+mod writes;
 
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};

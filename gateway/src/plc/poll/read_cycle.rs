@@ -37,11 +37,13 @@ impl<C: Connector> Poller<C> {
     }
 
     /// Sends the requests over which no session is expected to end, until one is not answered.
+    /// An order passes each.
     async fn read_regular(&mut self, unit: usize, values: &mut CycleValues) {
         let list = values.list();
         let retry_until = values.start() + values.period() * 3 / 4;
         let mut losses = 0;
-        while let Some(position) = values.next_position().filter(|at| !values.is_search(*at))
+        while self.let_order_pass().await.is_continue()
+            && let Some(position) = values.next_position().filter(|at| !values.is_search(*at))
             && let Some(request) = list.requests.get(position)
             && !self.stop.is_cancelled()
         {
@@ -127,6 +129,9 @@ impl<C: Connector> Poller<C> {
         let had_answered = self.server.unit(unit).is_some_and(|unit| unit.session.has_answered);
         let exchange = self.read_patiently(unit, request, retry_until).await?;
         if !may_be_stale || !exchange.is_closed() {
+            if may_be_stale && exchange.is_answered() {
+                self.connection.close_tracker().on_kept();
+            }
             return Some(exchange);
         }
         if !self.reopen_stale(unit, request, &exchange).await {
@@ -142,19 +147,33 @@ impl<C: Connector> Poller<C> {
 
     /// Opens a new connection in place of one that the server had closed. Returns `false` when that
     /// is not allowed now: then the exchange is judged like any other.
-    async fn reopen_stale(
+    pub(super) async fn reopen_stale(
         &mut self,
         unit: usize,
         request: &ReadRequest,
         exchange: &Exchange,
     ) -> bool {
         self.on_closed_by_server();
-        if !self.connect().await {
+        if !self.connect().await && !self.connect_in_turn().await {
             return false;
         }
         self.server.count_request(unit, request, exchange);
         self.start_session(unit).await;
         true
+    }
+
+    /// Waits for a connect that was deferred, if the server closes the connection after each answer:
+    /// a cycle may need more connects than the budget has at once, and its last requests would
+    /// never be sent. Returns whether it is connected.
+    async fn connect_in_turn(&mut self) -> bool {
+        if !self.connection.close_tracker().may_wait() {
+            return false;
+        }
+        tokio::select! {
+            () = self.stop.cancelled() => return false,
+            () = clock::sleep_until(self.connection.next_connect_at()) => {}
+        }
+        self.connect().await
     }
 
     /// Sends one request, and again after a pause while the PLC is too busy to answer it. Returns

@@ -6,6 +6,7 @@ use super::*;
 use crate::clock::Anchor;
 use crate::metrics::Metrics;
 use crate::model::UnixTime;
+use crate::plc::ReadOutcome;
 use crate::plc::cycle::{CompleteCycle, CycleValues, FollowUp};
 use crate::plc::tests::support;
 use crate::plc::{PlcState, Registers, group_by_address};

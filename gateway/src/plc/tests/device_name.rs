@@ -54,7 +54,8 @@ async fn a_server_that_breaks_over_device_names_costs_few_connects_a_day_and_no_
                     event @ (PlcEvent::State { .. }
                     | PlcEvent::Changed { .. }
                     | PlcEvent::Throttled { .. }
-                    | PlcEvent::Learned { .. }) => panic!("{event:?}"),
+                    | PlcEvent::Learned { .. }
+                    | PlcEvent::Written(_)) => panic!("{event:?}"),
                 }
             }
             world.take_connects().len()

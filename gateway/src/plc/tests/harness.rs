@@ -7,6 +7,7 @@ pub(super) struct PollerHarness {
     poller: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
     pub(super) fake: FakePlc,
     pub(super) events: mpsc::Receiver<PlcEvent>,
+    pub(super) orders: mpsc::Sender<WriteOrder>,
     stop: CancellationToken,
     pub(super) metrics: Metrics,
     /// Of the first PLC.
@@ -26,6 +27,7 @@ impl PollerHarness {
     /// PLCs that share a connection.
     pub(super) fn start_all(plcs: Vec<Plc>, fake: FakePlc, phase: f64) -> Self {
         let (events_in, events) = mpsc::channel(1);
+        let (orders, orders_out) = mpsc::channel(16);
         let stop = CancellationToken::new();
         let config = support::config(plcs);
         let metrics = Metrics::new(&config, "0").unwrap();
@@ -34,12 +36,14 @@ impl PollerHarness {
         assert!(endpoints.is_empty(), "all have the same address");
         let link_metrics = endpoint.plcs[0].metrics.clone();
         let random = fastrand::Rng::with_seed(7);
-        let poller = Poller::new(endpoint, fake.clone(), events_in, random, stop.clone()).run();
+        let channels = PollChannels { orders: orders_out, events: events_in };
+        let poller = Poller::new(endpoint, fake.clone(), channels, random, stop.clone()).run();
         let poller = Box::pin(poller);
         Self {
             poller,
             fake,
             events,
+            orders,
             stop,
             metrics,
             plc_metrics: link_metrics,
@@ -71,6 +75,34 @@ impl PollerHarness {
                 return cycle;
             }
         }
+    }
+
+    /// Returns the next report of an order; skips other events.
+    pub(super) async fn report(&mut self) -> WriteReport {
+        loop {
+            if let PlcEvent::Written(report) = self.event().await {
+                return *report;
+            }
+        }
+    }
+
+    /// Stops the task after a pause. Returns all reports.
+    pub(super) async fn reports_until_stop_after(&mut self, pause: Duration) -> Vec<WriteReport> {
+        let stop = self.stop.clone();
+        let cancel = async {
+            time::sleep(pause).await;
+            stop.cancel();
+        };
+        let mut reports = Vec::new();
+        let receive = async {
+            while let Some(event) = self.events.recv().await {
+                if let PlcEvent::Written(report) = event {
+                    reports.push(*report);
+                }
+            }
+        };
+        tokio::join!(cancel, receive, &mut self.poller);
+        reports
     }
 
     /// Returns the first word of each result of the next cycle.

@@ -39,7 +39,8 @@ async fn a_late_answer_is_never_taken_for_the_next_one() {
         stop.cancel();
         values
     };
-    let polling = run(endpoint, ConnectionSlots::new(1), events_in, stop.clone());
+    let polling =
+        run(endpoint, ConnectionSlots::new(1), support::without_orders(events_in), stop.clone());
     let (values, (), ()) = tokio::join!(reported, script, polling);
     assert_eq!(values[0], Ok(1));
     assert!(values[1..values.len() - 1].iter().all(|v| *v == Err(ReadFailure::Unreachable)));
@@ -69,13 +70,15 @@ async fn a_reset_ends_the_session_and_the_next_one_works() {
                 PlcEvent::Cycle(_)
                 | PlcEvent::Changed { .. }
                 | PlcEvent::Throttled { .. }
-                | PlcEvent::Learned { .. } => {}
+                | PlcEvent::Learned { .. }
+                | PlcEvent::Written(_) => {}
             }
         }
         stop.cancel();
         states
     };
-    let polling = run(endpoint, ConnectionSlots::new(1), events_in, stop.clone());
+    let polling =
+        run(endpoint, ConnectionSlots::new(1), support::without_orders(events_in), stop.clone());
     let (states, (), ()) = tokio::join!(reported, script, polling);
     let [PlcState::Disconnected { diagnosis, .. }, PlcState::Connected { .. }] = &states[..] else {
         panic!("{states:?}");

@@ -39,7 +39,10 @@ async fn reading_stays_within_max_share_and_the_limit_is_reported() {
                 assert!(cycle.results[0].outcome.is_ok());
             }
             PlcEvent::Throttled { limit, .. } => held.push(limit),
-            PlcEvent::State { .. } | PlcEvent::Changed { .. } | PlcEvent::Learned { .. } => {}
+            PlcEvent::State { .. }
+            | PlcEvent::Changed { .. }
+            | PlcEvent::Learned { .. }
+            | PlcEvent::Written(_) => {}
         }
     }
     // A fifth of the time is 160 cycles of 0.75 s: two and a part of the third in ten seconds.
@@ -150,7 +153,10 @@ async fn units_beyond_max_requests_are_polled_in_turn() {
                 assert_eq!(limit, Some(RateLimit::Requests(2)), "the strictest holds for all");
                 held += 1;
             }
-            PlcEvent::State { .. } | PlcEvent::Changed { .. } | PlcEvent::Learned { .. } => {}
+            PlcEvent::State { .. }
+            | PlcEvent::Changed { .. }
+            | PlcEvent::Learned { .. }
+            | PlcEvent::Written(_) => {}
         }
     }
     assert!(cycles.iter().all(|cycles| (30..=50).contains(cycles)), "{cycles:?}");

@@ -39,7 +39,7 @@ impl SimulatedModicon {
         let poller = Poller::new(
             endpoint,
             memory,
-            events_in,
+            support::without_orders(events_in),
             fastrand::Rng::with_seed(7),
             CancellationToken::new(),
         );
@@ -246,7 +246,8 @@ async fn the_program_state_of_a_server_that_closes_idle_connections_is_read_all_
             event @ (PlcEvent::State { .. }
             | PlcEvent::Changed { .. }
             | PlcEvent::Throttled { .. }
-            | PlcEvent::Learned { .. }) => panic!("{event:?}"),
+            | PlcEvent::Learned { .. }
+            | PlcEvent::Written(_)) => panic!("{event:?}"),
         }
     }
 }

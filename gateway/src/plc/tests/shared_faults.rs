@@ -82,7 +82,7 @@ impl SharedFaultyPlc {
         let poller = Poller::new(
             endpoint,
             memory,
-            events_in,
+            support::without_orders(events_in),
             fastrand::Rng::with_seed(7),
             CancellationToken::new(),
         );

@@ -56,7 +56,8 @@ impl SilentUnitsSite {
             PlcEvent::State { .. }
             | PlcEvent::Changed { .. }
             | PlcEvent::Throttled { .. }
-            | PlcEvent::Learned { .. } => {}
+            | PlcEvent::Learned { .. }
+            | PlcEvent::Written(_) => {}
         }
     }
 

@@ -72,7 +72,7 @@ impl ReadPlc {
                 PlcEvent::State { state: PlcState::Disconnected { .. }, .. } => {
                     self.disconnects += 1;
                 }
-                PlcEvent::State { .. } | PlcEvent::Changed { .. } => {}
+                PlcEvent::State { .. } | PlcEvent::Changed { .. } | PlcEvent::Written(_) => {}
             }
         }
         self.good.clone()
@@ -223,6 +223,22 @@ async fn a_server_that_closes_after_each_answer_is_read_evenly_and_the_reason_is
         assert_eq!(site.limits, limit.into_iter().collect::<Vec<_>>());
         assert_at_most_six_a_minute(&site.world.connects());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_closes_after_each_answer_delivers_more_requests_than_a_minute_has_connects()
+{
+    let mut turn = 0;
+    let fake = FakePlc::answering_with(move |request: &plan::ReadRequest| {
+        turn += 1;
+        if turn % 2 == 1 { echo_addresses(request) } else { Dislike::Close.answer() }
+    });
+    let tags: Vec<u16> = (0..10).map(|tag| tag * 1000).collect();
+    let mut site = ReadPlc::new(&tags, 1000, 0, fake);
+    let good = site.poll_for(SECOND * 1200).await;
+    // Ten requests a cycle need ten connects, and a minute has six of them.
+    assert!(tags.iter().all(|tag| (10..=14).contains(&good[tag])), "{good:?}");
+    assert_at_most_six_a_minute(&site.world.connects());
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,18 +9,21 @@ use provisioning::config::{
 };
 use provisioning::plan::ReadRequest;
 use provisioning::plc::{IecType, PlcModel};
+use tokio::sync::mpsc;
 use tokio::time;
 
 use crate::metrics::{Metrics, PlcMetrics};
-use crate::plc::PlcIdentity;
-use crate::plc::Registers;
-use crate::plc::session::{ConnectError, Connector, PlcSession, RequestError, UnitAddress};
+use crate::plc::session::{
+    ConnectError, Connector, PlcSession, RequestError, UnitAddress, WriteRequest,
+};
+use crate::plc::{PlcEvent, PlcIdentity, PollChannels, Registers};
 
 /// What happened at the fake PLC.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum WireEvent {
     Connect,
     Read(u16),
+    Write(u16),
     Answered(u16),
     Closed,
 }
@@ -29,6 +32,7 @@ pub(super) type ScriptedAnswer = (Duration, Result<Registers, RequestError>);
 /// The time that a connect takes, and its outcome.
 type ScriptedConnect = (Duration, Result<(), ConnectError>);
 type ReadScript = Box<dyn FnMut(u8, &ReadRequest) -> ScriptedAnswer + Send>;
+type WriteScript = Box<dyn FnMut(u8, &WriteRequest) -> (Duration, Result<(), RequestError>) + Send>;
 type IdentificationScript =
     Box<dyn FnMut(u8) -> (Duration, Result<PlcIdentity, RequestError>) + Send>;
 
@@ -39,6 +43,7 @@ pub(super) struct FakePlc {
     log: Arc<Mutex<Vec<(time::Instant, WireEvent)>>>,
     connects: Arc<Mutex<VecDeque<ScriptedConnect>>>,
     answers: Arc<Mutex<ReadScript>>,
+    writes: Arc<Mutex<WriteScript>>,
     identification: Arc<Mutex<IdentificationScript>>,
 }
 
@@ -61,6 +66,9 @@ impl FakePlc {
             log: Arc::default(),
             connects: Arc::default(),
             answers: Arc::new(Mutex::new(Box::new(answers))),
+            writes: Arc::new(Mutex::new(Box::new(|_, _| {
+                (Duration::ZERO, Err(RequestError::Refused(1)))
+            }))),
             identification: Arc::new(Mutex::new(Box::new(|_| {
                 (Duration::ZERO, Err(RequestError::Refused(1)))
             }))),
@@ -86,6 +94,15 @@ impl FakePlc {
             }
             inner(unit, request)
         });
+        self
+    }
+
+    /// Sets the answers to writes; without them they are refused.
+    pub(super) fn writing_with(
+        self,
+        writes: impl FnMut(u8, &WriteRequest) -> (Duration, Result<(), RequestError>) + Send + 'static,
+    ) -> Self {
+        *self.writes.lock().unwrap() = Box::new(writes);
         self
     }
 
@@ -155,6 +172,20 @@ impl PlcSession for FakeSession {
         answer
     }
 
+    async fn write(
+        &mut self,
+        address: UnitAddress,
+        request: &WriteRequest,
+    ) -> Result<(), RequestError> {
+        let Self(plc) = self;
+        let (_, first, _) = request.range();
+        plc.record(WireEvent::Write(first));
+        let (took, answer) = plc.writes.lock().unwrap()(address.unit, request);
+        time::sleep(took).await;
+        plc.record(WireEvent::Answered(first));
+        answer
+    }
+
     async fn read_device_identification(
         &mut self,
         address: UnitAddress,
@@ -167,6 +198,11 @@ impl PlcSession for FakeSession {
     async fn close(self) {
         self.0.record(WireEvent::Closed);
     }
+}
+
+/// Returns the channels of a poll task that never gets an order.
+pub(super) fn without_orders(events: mpsc::Sender<PlcEvent>) -> PollChannels {
+    PollChannels { orders: mpsc::channel(1).1, events }
 }
 
 /// Answers at once; every register holds its own address.
@@ -191,6 +227,7 @@ pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
         deadband: None,
         validity: None,
         scan: Duration::from_millis(scan),
+        metric: false,
         group: None,
         write: None,
     };

@@ -238,8 +238,8 @@ impl<F> FileSet<F> {
         old.max_by_key(|(_, file)| file.size).map(|(at, _)| at)
     }
 
-    /// Begins the next segment: in a file that may be overwritten, or in a new one. Returns the file
-    /// and whether it has its full length already.
+    /// Begins the next segment: in a file that may be overwritten, or in a new one. Returns the
+    /// file and whether it has its full length already.
     pub(super) fn begin_segment(&mut self, size: u64) -> (FileSlot<F>, bool) {
         let name = file_name(self.next_number);
         let at = self.idle.iter().position(|(_, idle)| *idle == size);

@@ -14,7 +14,7 @@ const SECTOR: usize = 512;
 
 /// A handle to a disk.
 #[derive(Clone)]
-pub(in crate::queue) struct SimulatedDisk(Arc<Mutex<DiskState>>);
+pub(crate) struct SimulatedDisk(Arc<Mutex<DiskState>>);
 
 #[derive(Debug)]
 struct DiskState {
@@ -33,19 +33,19 @@ struct DiskState {
 
 /// Failures per thousand calls, and limits.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::queue) struct DiskFaults {
-    pub(in crate::queue) write: u32,
-    pub(in crate::queue) sync: u32,
-    pub(in crate::queue) read: u32,
+pub(crate) struct DiskFaults {
+    pub(crate) write: u32,
+    pub(crate) sync: u32,
+    pub(crate) read: u32,
     /// Bytes that all files together may take.
-    pub(in crate::queue) capacity: u64,
+    pub(crate) capacity: u64,
     /// The same limit for this user, which the free space does not show.
-    pub(in crate::queue) quota: u64,
+    pub(crate) quota: u64,
     /// Most files.
-    pub(in crate::queue) max_files: usize,
+    pub(crate) max_files: usize,
     /// Longest file.
-    pub(in crate::queue) max_file_bytes: u64,
-    pub(in crate::queue) is_read_only: bool,
+    pub(crate) max_file_bytes: u64,
+    pub(crate) is_read_only: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -57,7 +57,7 @@ struct FileState {
 }
 
 impl DiskFaults {
-    pub(in crate::queue) const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         write: 0,
         sync: 0,
         read: 0,
@@ -78,7 +78,7 @@ impl fmt::Debug for SimulatedDisk {
 
 impl SimulatedDisk {
     /// Creates an empty disk without faults; `seed` decides which faults occur later.
-    pub(in crate::queue) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(DiskState {
             rng: Rng::with_seed(seed),
             faults: DiskFaults::NONE,
@@ -96,12 +96,12 @@ impl SimulatedDisk {
         self.0.lock().unwrap()
     }
 
-    pub(in crate::queue) fn set_faults(&self, faults: DiskFaults) {
+    pub(crate) fn set_faults(&self, faults: DiskFaults) {
         self.disk().faults = faults;
     }
 
     /// Cuts the power: each sector that is not durable is kept or lost.
-    pub(in crate::queue) fn cut_power(&self) {
+    pub(crate) fn cut_power(&self) {
         let disk = &mut *self.disk();
         let journal = std::mem::take(&mut disk.journal);
         let kept = disk.rng.usize(..=journal.len());
@@ -120,7 +120,7 @@ impl SimulatedDisk {
     }
 
     /// Returns a copy of the disk; no file may be open.
-    pub(in crate::queue) fn fork(&self) -> Self {
+    pub(crate) fn fork(&self) -> Self {
         let disk = self.disk();
         let numbers: BTreeSet<usize> =
             disk.names.values().chain(disk.durable_names.values()).copied().collect();
@@ -142,14 +142,14 @@ impl SimulatedDisk {
     }
 
     /// Returns every file with its bytes.
-    pub(in crate::queue) fn contents(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn contents(&self) -> BTreeMap<String, Vec<u8>> {
         let disk = self.disk();
         let bytes = |number: &usize| disk.files[*number].current.clone();
         disk.names.iter().map(|(name, number)| (name.clone(), bytes(number))).collect()
     }
 
     /// Returns a disk with these files, all of them durable.
-    pub(in crate::queue) fn with_files(contents: &BTreeMap<String, Vec<u8>>) -> Self {
+    pub(crate) fn with_files(contents: &BTreeMap<String, Vec<u8>>) -> Self {
         let disk = Self::new(1);
         for (name, bytes) in contents {
             let file = disk.create(name).unwrap();
@@ -160,13 +160,13 @@ impl SimulatedDisk {
         disk
     }
 
-    pub(in crate::queue) fn remove_all_files(&self) {
+    pub(crate) fn remove_all_files(&self) {
         let names = self.list().unwrap();
         names.iter().for_each(|name| self.remove(name).unwrap());
     }
 
     /// Returns the bytes of all files of the log, without those set aside, which no limit counts.
-    pub(in crate::queue) fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         let disk = self.disk();
         let own = disk.names.iter().filter(|(name, _)| {
             !name.ends_with(".unreadable") && !name.ends_with(".unknown-version")
@@ -174,12 +174,12 @@ impl SimulatedDisk {
         own.map(|(_, number)| disk.files[*number].current.len() as u64).sum()
     }
 
-    pub(in crate::queue) fn file_count(&self) -> usize {
+    pub(crate) fn file_count(&self) -> usize {
         self.disk().names.len()
     }
 
     /// Returns the highest number of open files since the last call.
-    pub(in crate::queue) fn take_max_open(&self) -> usize {
+    pub(crate) fn take_max_open(&self) -> usize {
         let disk = &mut *self.disk();
         std::mem::replace(&mut disk.max_open, disk.open)
     }
@@ -191,7 +191,7 @@ impl SimulatedDisk {
     }
 
     /// Returns the bytes that reached the device, in whole pages.
-    pub(in crate::queue) fn written(&self) -> u64 {
+    pub(crate) fn written(&self) -> u64 {
         self.disk().written
     }
 }
@@ -257,7 +257,7 @@ fn eio() -> io::Error {
 
 /// An open file of a simulated disk.
 #[derive(Debug)]
-pub(in crate::queue) struct OpenFile {
+pub(crate) struct OpenFile {
     disk: SimulatedDisk,
     number: usize,
 }

@@ -168,13 +168,17 @@ proptest! {
         min_free in prop_oneof![Just(0), Just(4 * SEGMENT), Just(2 * DISK)],
         drop_oldest: bool,
         memory in prop_oneof![Just(SMALL_MEMORY), Just(MAX_MEMORY_BYTES)],
+        low_wear: bool,
+        live_first: bool,
         backlog in prop_oneof![Just(0), Just(3), 0..700_u32],
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let on_full = if drop_oldest { OnFull::DropOldest } else { OnFull::DropNewest };
         let mut world = ScarceDisk::new(min_free, on_full);
         world.memory = memory;
-        world.queue.max_memory = memory;
+        world.durability = if low_wear { Durability::LowWear } else { Durability::Balanced };
+        world.order = if live_first { QueueOrder::LiveFirst } else { QueueOrder::Strict };
+        world.restart(RunEnd::Stop);
         world.push_all(backlog);
         for step in steps {
             world.apply(&step);
@@ -245,6 +249,7 @@ struct ScarceDisk {
     min_free: u64,
     on_full: OnFull,
     durability: Durability,
+    order: QueueOrder,
     memory: u64,
     now: Instant,
     starts: u32,
@@ -261,11 +266,24 @@ impl ScarceDisk {
 
     fn on(disk: SimulatedDisk, min_free: u64, on_full: OnFull) -> Self {
         let (now, durability) = (now(), Durability::Balanced);
-        let queue = open(&disk, min_free, on_full, durability, "e0", now);
+        let order = QueueOrder::Strict;
+        let queue = open(&disk, min_free, on_full, (durability, order), "e0", now);
         let faults = DiskFaults { capacity: DISK, ..DiskFaults::NONE };
         let memory = MAX_MEMORY_BYTES;
         let (starts, pushed) = (0, 0);
-        Self { disk, queue, min_free, on_full, durability, memory, now, starts, pushed, faults }
+        Self {
+            disk,
+            queue,
+            min_free,
+            on_full,
+            durability,
+            order,
+            memory,
+            now,
+            starts,
+            pushed,
+            faults,
+        }
     }
 
     /// Pushes records and checks that nothing is dropped for them while there is room.
@@ -374,8 +392,8 @@ impl ScarceDisk {
         }
         self.starts += 1;
         let epoch = format!("e{}", self.starts);
-        let Self { min_free, on_full, durability, now, .. } = *self;
-        self.queue = open(&self.disk, min_free, on_full, durability, &epoch, now);
+        let Self { min_free, on_full, durability, order, now, .. } = *self;
+        self.queue = open(&self.disk, min_free, on_full, (durability, order), &epoch, now);
         self.queue.max_memory = self.memory;
         if matches!(ending, RunEnd::PowerCut) && !is_durable || self.faults.write > 0 {
             return;
@@ -401,7 +419,8 @@ impl ScarceDisk {
             DiskEvent::Deliver(count) => drop(self.deliver(count)),
             DiskEvent::Wait(seconds) => self.wait(seconds),
         }
-        self.wait(2);
+        // `low-wear` writes after 4 s.
+        self.wait(if self.durability == Durability::LowWear { 6 } else { 2 });
         self.check();
     }
 
@@ -488,11 +507,10 @@ fn open(
     disk: &SimulatedDisk,
     min_free: u64,
     on_full: OnFull,
-    durability: Durability,
+    (durability, order): (Durability, QueueOrder),
     epoch: &str,
     now: Instant,
 ) -> Queue<SimulatedDisk> {
-    let order = QueueOrder::Strict;
     let config = config::Queue { on_full, order, durability, ..crate::testing::queue() };
     let limits = LogLimits { segment_bytes: SEGMENT, max_bytes: DISK, min_free_bytes: min_free };
     Queue::open_with_limits(disk.clone(), limits, &config, identity(epoch), metrics().queue, now)

@@ -4,8 +4,11 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use provisioning::certificates::ClientIdentity;
 use provisioning::config::ClientCertificate;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -50,13 +53,19 @@ async fn a_certificate_for_another_name_is_rejected() {
 
     let sentence = refused(&authority.tls(), "localhost", port).await;
 
-    assert!(sentence.contains("is not for localhost"), "{sentence}");
+    assert!(
+        sentence.contains("is not for localhost, but for DNS:broker.example.net: write"),
+        "{sentence}"
+    );
 }
 
 #[tokio::test]
 async fn an_expired_certificate_and_one_not_yet_valid_are_told_apart() {
     let authority = TestAuthority::new();
-    for (from, until, words) in [(2001, 2002, "has expired"), (2100, 2101, "is not valid yet")] {
+    for (from, until, words) in [
+        (2001, 2002, "expired on 2002-01-01 00:00 UTC"),
+        (2100, 2101, "is not valid before 2100-01-01"),
+    ] {
         let mut server = authority.server(&["localhost"]);
         server.not_before = date_time_ymd(from, 1, 1);
         server.not_after = date_time_ymd(until, 1, 1);
@@ -90,7 +99,7 @@ async fn a_pipe_in_place_of_a_certificate_file_is_named_and_holds_no_thread() {
     let port = authority.serve(authority.server(&["localhost"]), ClientPolicy::AnyClient).await;
     let pipe = authority.directory.join("pipe.pem");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let tls = Tls { ca_file: Some(pipe), client: None };
+    let tls = Tls { ca_file: Some(pipe), ..Tls::default() };
 
     let sentence = refused(&tls, "localhost", port).await;
 
@@ -104,13 +113,10 @@ async fn a_file_without_a_certificate_is_named() {
     let empty = authority.directory.join("empty.pem");
     std::fs::write(&empty, "nothing").unwrap();
 
-    let tls = Tls { ca_file: Some(empty), client: None };
+    let tls = Tls { ca_file: Some(empty), ..Tls::default() };
     let sentence = refused(&tls, "localhost", port).await;
 
-    assert!(
-        sentence.contains("empty.pem cannot be used: it contains no certificate"),
-        "{sentence}"
-    );
+    assert!(sentence.contains("empty.pem contains no certificate: put"), "{sentence}");
 }
 
 #[tokio::test]
@@ -127,6 +133,42 @@ async fn a_broker_without_tls_is_recognised_by_its_answer() {
     let (sentence, ()) = tokio::join!(refused(&tls, "localhost", port), server);
 
     assert!(sentence.contains("does not use TLS"), "{sentence}");
+}
+
+#[tokio::test]
+async fn protocols_that_the_broker_does_not_know_are_reported() {
+    let authority = TestAuthority::new();
+    let port = authority.serve(authority.server(&["localhost"]), ClientPolicy::AnyClient).await;
+    for (alpn, is_accepted) in [("mqtt", true), ("other", false)] {
+        let tls = Tls { alpn: vec![alpn.to_owned()], ..authority.tls() };
+        match dial(&tls, "localhost", port).await {
+            Ok(_) => assert!(is_accepted),
+            Err(error) => {
+                assert!(!is_accepted && matches!(error, DialError::AlpnRefused { .. }), "{error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_certificates_in_use_are_those_of_the_last_handshakes() {
+    let authority = TestAuthority::new();
+    let mut server = authority.server(&["localhost"]);
+    server.not_after = date_time_ymd(2100, 1, 1);
+    let port = authority.serve(server, ClientPolicy::KnownClient).await;
+    let tls = authority.tls_with_client();
+    let uplink = Uplink::direct(tls.clone());
+    let certificates = uplink.certificates_in_use();
+    assert!(certificates.borrow().brokers.is_empty());
+
+    let broker = Broker { scheme: Scheme::Mqtts, ..broker("localhost", port) };
+    uplink.dial(&broker, DIAL_TIMEOUT).await.unwrap();
+
+    let in_use = certificates.borrow().clone();
+    let end = 4_102_444_800;
+    assert_eq!(in_use.brokers, [(format!("mqtts://localhost:{port}"), end)].into());
+    let own = ClientIdentity::read(&tls.client.unwrap()).unwrap();
+    assert_eq!(in_use.client.as_ref(), own.certificate());
 }
 
 async fn dial(tls: &Tls, host: &str, port: u16) -> Result<Box<dyn ByteStream>, DialError> {
@@ -158,6 +200,9 @@ impl TestAuthority {
         let directory = std::env::temp_dir().join(name);
         std::fs::create_dir(&directory).unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        // Otherwise issuer and subject of a certificate would be the same.
+        let own_name = format!("authority {:08x}", fastrand::u32(..));
+        params.distinguished_name.push(DnType::CommonName, own_name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         std::fs::write(directory.join("ca.pem"), authority.pem()).unwrap();
@@ -170,7 +215,7 @@ impl TestAuthority {
     }
 
     fn tls(&self) -> Tls {
-        Tls { ca_file: Some(self.directory.join("ca.pem")), client: None }
+        Tls { ca_file: Some(self.directory.join("ca.pem")), ..Tls::default() }
     }
 
     fn tls_with_client(&self) -> Tls {
@@ -206,7 +251,8 @@ impl TestAuthority {
             ),
         };
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        let mut config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+        config.alpn_protocols = vec![b"mqtt".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();

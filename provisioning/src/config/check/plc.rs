@@ -1,7 +1,7 @@
 //! `[[plc]]`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::event;
@@ -13,7 +13,7 @@ use crate::config::raw::RawPlc;
 use crate::config::read::RawTable;
 use crate::config::scalar::{Choice, Integer, NamedZone, PlainText, ProgramText};
 use crate::config::suggest::nearest;
-use crate::config::{Gateway, HostPort, Pacing, Plc};
+use crate::config::{Gateway, HostPort, Metrics, Pacing, Plc};
 use crate::diagnostics::SourceSpan;
 use crate::plc::{PlcFamily, PlcModel};
 
@@ -26,12 +26,14 @@ pub(super) fn check_plcs(
     root: &RawTable<'_>,
     gateway: Option<&Gateway>,
     common: Option<&PublishDefaults>,
+    metrics: Option<&Metrics>,
     context: &mut ReadContext<'_>,
 ) -> Option<Vec<Plc>> {
+    let metric = metrics.is_some_and(|metrics| metrics.tags);
     let (mut seen, mut hosts) = (BTreeMap::new(), BTreeMap::new());
     let plcs = raw.for_each(root, context, |raw, context| {
         reject_repeated_name(&raw, &mut seen, context);
-        let plc = check_plc(&raw, gateway, common, context);
+        let plc = check_plc(&raw, gateway, common, metric, context);
         if let Some(plc) = &plc {
             note_other_spelling(&raw, &plc.address, &mut hosts, context);
         }
@@ -101,11 +103,13 @@ fn note_other_spelling(
     }
 }
 
-/// Returns the address of a host that is one; one address for all that mean this machine.
+/// Returns the address of a host that is one, and one address for the three usual names of this
+/// machine. Other loopback addresses may be other servers.
 fn to_ip_address(host: &str) -> Option<IpAddr> {
     let host = if host == "localhost" { "127.0.0.1" } else { host };
     let address = host.parse::<IpAddr>().ok()?.to_canonical();
-    Some(if address.is_loopback() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address })
+    let is_this_machine = address == IpAddr::V6(Ipv6Addr::LOCALHOST);
+    Some(if is_this_machine { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address })
 }
 
 /// Returns whether two spellings of a host probably mean the same: this machine, an IPv4 address
@@ -128,6 +132,7 @@ fn check_plc(
     raw: &RawPlc,
     gateway: Option<&Gateway>,
     common: Option<&PublishDefaults>,
+    metric: bool,
     context: &mut ReadContext<'_>,
 ) -> Option<Plc> {
     let name = raw.name.required(context, "name = \"pump6\"").map(|name| name.0);
@@ -151,7 +156,7 @@ fn check_plc(
     let zone = zone.map(|zone| zone.0);
     let likely_model = likely_model(raw, context);
     let accept_program = check_program(raw, model, context);
-    let owner = PlcDefaults { model, likely_model, scan, order, max_words, zone };
+    let owner = PlcDefaults { model, likely_model, scan, order, max_words, zone, metric };
     let tags = tag::check_tags(&raw.tag, &owner, context);
     let own = raw.publish.0.as_ref();
     let overridden = common.map(|common| publish::with_overrides(common, own, context));
@@ -237,6 +242,7 @@ mod tests {
             ("plc1", "plc2"),
             ("plc1.a", "plc1.b"),
             ("plc1", "10.0.0.1"),
+            ("127.0.0.1", "127.0.0.2"),
         ] {
             assert!(!is_same_host(one, other) && !is_same_host(other, one), "{one} {other}");
         }

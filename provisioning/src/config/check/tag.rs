@@ -12,7 +12,7 @@ use super::write::with_write_rule;
 use crate::config::context::{KeyLocation, ReadContext};
 use crate::config::field::{Field, FieldState, SectionList};
 use crate::config::raw::{RawTag, Scan};
-use crate::config::scalar::{Choice, DecimalNumber, Integer};
+use crate::config::scalar::{Boolean, Choice, DecimalNumber, Integer};
 #[cfg(feature = "office")]
 use crate::config::scalar::{PlainText, TextScalar};
 use crate::config::{EnumNames, JsonFormat, Number, Scaling, Tag, Validity};
@@ -33,6 +33,8 @@ pub(super) struct PlcDefaults {
     pub(super) order: Option<Choice<ByteOrder>>,
     pub(super) max_words: Option<u16>,
     pub(super) zone: Option<TimeZone>,
+    /// `metrics.tags`.
+    pub(super) metric: bool,
 }
 
 /// Checks all tags of one PLC, also after a problem in one of them.
@@ -119,6 +121,7 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
     let json_format = check_json_format(raw, element, defaults, context);
     let validity = check_validity(raw, element, context);
     let scan = raw.scan.derived(context, || defaults.scan);
+    let metric = check_metric(raw, element, defaults.metric, context);
     let byte_order = raw.order.derived(context, || defaults.order);
     let scaling = scaling(scale, offset);
     let decimals =
@@ -136,10 +139,27 @@ fn check_tag(raw: &RawTag, defaults: &PlcDefaults, context: &mut ReadContext<'_>
         deadband: deadband.map(|deadband| deadband.value).filter(|deadband| *deadband > 0.0),
         validity,
         scan: scan?.0,
+        metric: metric?,
         group: raw.group.optional(context).map(|group| group.0.into()),
         write: None,
     };
     with_write_rule(tag, raw, defaults, context)
+}
+
+/// Returns whether the value is served on `/metrics/tags`. Reports a text that should be.
+fn check_metric(
+    raw: &RawTag,
+    element: Option<IecType>,
+    default: bool,
+    context: &mut ReadContext<'_>,
+) -> Option<bool> {
+    let is_text = element?.kind() == ValueKind::Text;
+    let metric = raw.metric.derived(context, || Some(Boolean(default && !is_text)))?.0;
+    if metric && is_text {
+        let message = "a text is no number, so it cannot be a metric";
+        context.reject(&raw.metric.key, message, Some("remove `metric`".to_owned()));
+    }
+    Some(metric)
 }
 
 /// Returns whether a name is a key that the gateway adds to the payload.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use super::certificates;
 use super::file::{NamedFile, open_public, open_secret};
 use super::tunnel::TunnelPresence;
 use crate::config::context::{KeyLocation, ReadContext};
@@ -104,6 +105,7 @@ pub(super) fn check_tls(
         let open = |key: &SecretFile| key.readable_path("private key", file);
         open_secret(&raw.key_file, key, file, context, open)
     });
+    let alpn = check_alpn(raw, context);
     let (ca_file, cert_file, key_file) = (ca_file?, cert_file?, key_file?);
     let client = match (cert_file, key_file) {
         (Some(cert_file), Some(key_file)) => Some(ClientCertificate { cert_file, key_file }),
@@ -119,11 +121,13 @@ pub(super) fn check_tls(
             return None;
         }
     };
+    let (has_ca, has_client) = (ca_file.is_some(), client.is_some());
+    let tls = Tls { ca_file, client, alpn: alpn? };
     let used = brokers.is_none_or(|all| all.iter().any(|(_, one)| one.scheme == Scheme::Mqtts));
     if !used
-        && let Some(location) = [&raw.ca_file.key, &raw.cert_file.key]
+        && let Some(location) = [&raw.ca_file.key, &raw.cert_file.key, &raw.alpn.key]
             .into_iter()
-            .zip([ca_file.is_some(), client.is_some()])
+            .zip([has_ca, has_client, !tls.alpn.is_empty()])
             .find_map(|(location, is_set)| is_set.then_some(location))
     {
         let help = "write mqtts:// before the broker's address, or remove the key";
@@ -134,7 +138,23 @@ pub(super) fn check_tls(
         );
         return None;
     }
-    Some(Tls { ca_file, client })
+    certificates::check_contents(raw, &tls, context);
+    Some(tls)
+}
+
+/// Returns the application protocols, without duplicates.
+fn check_alpn(raw: &RawMqtt, context: &mut ReadContext<'_>) -> Option<Vec<String>> {
+    if raw.alpn.items.is_none() && !raw.alpn.already_reported {
+        return Some(Vec::new());
+    }
+    let names = raw.alpn.values(context)?;
+    for (index, (location, name)) in names.iter().enumerate() {
+        if let Some((first, _)) = names.iter().take(index).find(|(_, other)| other == name) {
+            let message = format!("the list contains \"{}\" twice", name.0);
+            context.reject_duplicate(location, first, message, "remove one of them");
+        }
+    }
+    Some(names.into_iter().map(|(_, name)| name.0).collect())
 }
 
 /// Returns the path of a file, `Some(None)` when the key is missing, or `None` after a problem. A

@@ -79,6 +79,9 @@ pub struct Tls {
     pub ca_file: Option<PathBuf>,
     /// Certificate of the gateway, for brokers that ask for one.
     pub client: Option<ClientCertificate>,
+    /// Application protocols that the gateway offers (RFC 7301), for ports that several services
+    /// share; empty to offer none.
+    pub alpn: Vec<String>,
 }
 
 /// A certificate with its key, both PEM.

@@ -17,7 +17,8 @@ Examples:
   edge-provision check --fleet /srv/fleet && git commit
 
 Checks fleet.toml, templates/ and sites/, and the gateway.toml of every site as the gateway will. Each
-problem is shown where it was written, with what to write instead.
+problem is shown where it was written, with what to write instead. A note is a valid setting that is
+probably a mistake; it does not change the exit code.
 
 Exit code 1 if the fleet has a problem.")]
 pub(super) struct CheckOptions {
@@ -41,6 +42,9 @@ pub(super) struct ListOptions {
 
 pub(super) fn check(options: &CheckOptions) -> anyhow::Result<u8> {
     let Some(fleet) = options.fleet.check()? else { return Ok(EXIT_NEGATIVE) };
+    for notes in fleet.notes() {
+        writeln!(io::stderr(), "{notes}\n")?;
+    }
     let settings = fleet.settings();
     print_line(format_args!(
         "{}: no problems, {}, {}, {}",

@@ -126,7 +126,7 @@ impl ExportedFleet {
         let name = format!("edge-provision-diff-{}-{:016x}", std::process::id(), random()?);
         let exported = Self { dir: std::env::temp_dir().join(name) };
         fs::create_dir(&exported.dir).context("cannot create a temporary directory")?;
-        // Only these: a fleet may have megabytes of other files beside them.
+        // Only these: a fleet may have megabytes of other files.
         let listed = git(
             fleet,
             &["ls-tree", "--name-only", revision, "--", FLEET_TOML, SITES_DIR, TEMPLATES_DIR],

@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use jiff::Timestamp;
 
+use super::key_options::AuthorityKeyOption;
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, count_of, print_line};
+use crate::office::certificates::Certificates;
+use crate::office::fleet::BrokerAuthentication;
 use crate::office::fleet::Site;
 use crate::office::hub;
 use crate::office::output_file::FileChange;
@@ -26,6 +30,8 @@ does not change is not touched. At the hub, then:
 pub(super) struct HubOptions {
     #[command(flatten)]
     fleet: FleetOption,
+    #[command(flatten)]
+    authority: AuthorityKeyOption,
     /// Directory for the files; out/hubs of the fleet by default.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -35,10 +41,17 @@ pub(super) fn hub(options: &HubOptions) -> anyhow::Result<u8> {
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let secrets = Secrets::of_fleet(&options.fleet.dir);
     let out = options.out.clone().unwrap_or_else(|| options.fleet.path("out/hubs"));
-    let rendered = match hub::render(&fleet, &secrets) {
+    let mut rendered = match hub::render(&fleet, &secrets) {
         Err(hub::HubError::Fleet(rejected)) => return super::reject(&rejected),
         rendered => rendered?,
     };
+    if fleet.settings().broker.authentication == BrokerAuthentication::Certificate {
+        let key = options.authority.authority_key.as_deref();
+        let certificates = Certificates::open(&options.fleet.dir, key, Timestamp::now())?;
+        for (hub, files) in &mut rendered {
+            files.extend(hub::certificate_files(&certificates, &secrets, hub)?);
+        }
+    }
     for (hub, files) in &rendered {
         for (path, change) in hub::write(&out.join(&hub.name), files)? {
             let verb = match change {

@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 use tunnel::Endpoint;
 
+use super::key_options::read_password;
 use super::{EXIT_OK, print_line};
+use crate::office::certificates::Certificates;
 use crate::office::fleet::{FLEET_TOML, SITES_DIR, TEMPLATES_DIR};
+use crate::office::fleet_signing::SigningLists;
 use crate::office::output_file::{FileAccess, create_new, replace_if_changed};
 use crate::office::secrets::Secrets;
 
@@ -22,8 +26,9 @@ Examples:
   edge-provision init fleet --endpoint hub-a.example.net:51820
   cd fleet && git init && edge-provision add amsterdam-01 --template pump
 
-Makes fleet.toml with one hub, a template for a machine type, and the keys of the hub below secrets/,
-which git ignores: keep a copy of that directory in a safe place.")]
+Makes fleet.toml with one hub, a template for a machine type, and below secrets/, which git ignores,
+the keys of the hub, two keys that sign bundles and the key of an authority. Keep a copy of that
+directory in a safe place, and move offline.key, and ca.key if you wish, away from this machine.")]
 pub(super) struct InitOptions {
     /// Directory of the new fleet; created if it is missing.
     #[arg(value_name = "DIR", default_value = ".")]
@@ -34,12 +39,15 @@ pub(super) struct InitOptions {
     /// Name of the first hub.
     #[arg(long, value_name = "NAME", default_value = "hub-a", value_parser = super::label)]
     hub: String,
+    /// File with a password for the two keys that sign bundles; none by default.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
     /// Addresses inside the tunnel; the office gets the last 256 of them.
     #[arg(long, value_name = "NETWORK", default_value = "10.77.0.0/16")]
     network: Ipv4Net,
 }
 
-/// Largest network: 16 million addresses. Smallest: 254 sites beside the office.
+/// Largest network: 16 million addresses. Smallest: 254 sites and the office.
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=23;
 
 pub(super) fn init(options: &InitOptions) -> anyhow::Result<u8> {
@@ -56,6 +64,9 @@ pub(super) fn init(options: &InitOptions) -> anyhow::Result<u8> {
     // Before there is a secret.
     ignore_secrets(&options.dir.join(".gitignore"))?;
     let key = secrets.ensure_hub_key(&options.hub)?;
+    let password = options.password_file.as_deref().map(read_password).transpose()?;
+    SigningLists::ensure(&options.dir, password.as_ref().map(|password| password.as_str()))?;
+    Certificates::ensure(&options.dir, Timestamp::now())?;
     secrets.ensure_office_password()?;
     let office = Ipv4Net::new(network.broadcast(), 24).context("the network of the office")?;
     let text = fleet_toml(network, office.trunc(), &hub_section(options, network, &key));

@@ -11,6 +11,7 @@ use super::keys::{Located, Rejection, SectionReader, keyword, text};
 use super::problems::FleetProblem;
 use super::site::reject_fleet_keys;
 use super::tree::{FilePlace, SettingTable};
+use crate::bundle::is_version;
 use crate::office::address_plan::AddressPlan;
 
 /// What all sites share.
@@ -24,6 +25,8 @@ pub struct FleetSettings {
     pub office: Vec<OfficeComputer>,
     /// The brokers, one on each hub.
     pub broker: BrokerSettings,
+    /// Version of edge-gateway that the boxes shall run; none leaves it to them.
+    pub version: Option<String>,
     /// Sections of gateway.toml for all sites.
     pub(crate) defaults: SettingTable,
 }
@@ -118,6 +121,7 @@ pub(crate) fn read_fleet(
     let office = reader.sections("office");
     let broker = reader.section("broker");
     let defaults = reader.section("defaults");
+    let version = reader.optional("version", package_version);
     if tunnel.is_none() && root.get("tunnel").is_none() {
         let help = "add [tunnel] with network = \"10.77.0.0/16\" and office = \"10.77.255.0/24\"";
         reader.reject(&root.place, "there is no section [tunnel]".to_owned(), help.to_owned());
@@ -154,6 +158,7 @@ pub(crate) fn read_fleet(
         hubs,
         office: office.into_iter().map(|computer| computer.value).collect(),
         broker,
+        version: version.map(|version| version.value),
         defaults: defaults.cloned().unwrap_or_else(|| SettingTable::empty(root.place.clone())),
     })
 }
@@ -316,6 +321,12 @@ fn parse_network(value: &toml::Value, example: &str) -> Result<Ipv4Net, Rejectio
 
 pub(crate) fn ip_address(value: &toml::Value, example: &str) -> Result<Ipv4Addr, Rejection> {
     text(value, "an IPv4 address", example)
+}
+
+pub(crate) fn package_version(value: &toml::Value) -> Result<String, Rejection> {
+    let version = value.as_str().filter(|version| is_version(version));
+    let help = || "write the version of the package: \"0.1.0\"".to_owned();
+    version.map(str::to_owned).ok_or_else(|| (format!("{value} is not a version"), help()))
 }
 
 pub(crate) fn public_key(value: &toml::Value) -> Result<PublicKey, Rejection> {

@@ -91,7 +91,7 @@ impl<'a> SectionReader<'a> {
         &[]
     }
 
-    /// Records the keys that no one has asked for.
+    /// Records the keys that were not asked for.
     pub(crate) fn finish(self) {
         for entry in &self.table.entries {
             let key = entry.key.as_str();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::tree::{FilePlace, FleetFile};
 use crate::config::redacted;
-use crate::diagnostics::{Problem, RejectedFile, SourceSpan};
+use crate::diagnostics::{Notes, Problem, RejectedFile, SourceSpan};
 
 /// A fleet that was rejected: the problems of each of its files. Its text contains no secret.
 #[derive(Debug)]
@@ -44,18 +44,7 @@ impl RejectedFleet {
         mut rejected: Vec<RejectedFile>,
         source: impl Fn(FleetFile) -> (PathBuf, &'a str),
     ) -> Self {
-        let mut by_file: BTreeMap<FleetFile, Vec<Problem>> = BTreeMap::new();
-        for problem in problems {
-            let FleetProblem { place, message, help, related } = problem;
-            let span = match place.span {
-                Range { start: 0, end: 0 } => SourceSpan::WholeFile,
-                span => SourceSpan::File(span),
-            };
-            let help = Some(help).filter(|help| !help.is_empty());
-            let problem = Problem { help, related, ..Problem::new(span, message, "") };
-            by_file.entry(place.file).or_default().push(problem);
-        }
-        rejected.extend(by_file.into_iter().map(|(file, problems)| {
+        rejected.extend(by_file(problems).into_iter().map(|(file, problems)| {
             let (path, text) = source(file);
             RejectedFile::new(&path, redacted(text), problems)
         }));
@@ -86,6 +75,33 @@ impl fmt::Display for RejectedFleet {
 }
 
 impl std::error::Error for RejectedFleet {}
+
+/// Returns notes file by file.
+pub(super) fn notes_by_file<'a>(
+    notes: Vec<FleetProblem>,
+    source: impl Fn(FleetFile) -> (PathBuf, &'a str),
+) -> Vec<Notes> {
+    let files = by_file(notes).into_iter().map(|(file, notes)| {
+        let (path, text) = source(file);
+        Notes::new(&path, || redacted(text), notes)
+    });
+    files.collect()
+}
+
+fn by_file(problems: impl IntoIterator<Item = FleetProblem>) -> BTreeMap<FleetFile, Vec<Problem>> {
+    let mut by_file: BTreeMap<FleetFile, Vec<Problem>> = BTreeMap::new();
+    for problem in problems {
+        let FleetProblem { place, message, help, related } = problem;
+        let span = match place.span {
+            Range { start: 0, end: 0 } => SourceSpan::WholeFile,
+            span => SourceSpan::File(span),
+        };
+        let help = Some(help).filter(|help| !help.is_empty());
+        let problem = Problem { help, related, ..Problem::new(span, message, "") };
+        by_file.entry(place.file).or_default().push(problem);
+    }
+    by_file
+}
 
 /// Maximum number of files whose problems are shown.
 const MAX_SHOWN_FILES: usize = 50;

@@ -38,7 +38,7 @@ struct Segment {
     is_copied: bool,
 }
 
-/// Files of secrets and certificates on the box, beside its gateway.toml.
+/// Files of secrets and certificates on the box, in the directory of its gateway.toml.
 pub mod box_files {
     /// Private key of the tunnel.
     pub const TUNNEL_KEY: &str = "secrets/tunnel.key";
@@ -123,7 +123,7 @@ fn generated_settings(fleet: &FleetSettings, site: &Site, hubs: &[&FleetHub]) ->
     mqtt.generate("brokers", format!("[{}]", brokers.join(", ")), file);
     match fleet.broker.authentication {
         BrokerAuthentication::Password => {
-            mqtt.generate("username", quoted(&site.id), file);
+            mqtt.generate("username", quoted(&site.user_name(site.login)), file);
             mqtt.generate("password_file", quoted(box_files::PASSWORD), file);
         }
         BrokerAuthentication::Certificate => {

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 
 use tunnel::PublicKey;
 
-use super::fleet_toml::{ip_address, public_key};
-use super::keys::SectionReader;
+use super::fleet_toml::{ip_address, package_version, public_key};
+use super::keys::{SectionReader, text};
 use super::network::{SiteNetwork, read_network};
 use super::problems::FleetProblem;
 use super::tree::{FilePlace, FleetFile, SettingTable};
@@ -24,6 +24,12 @@ pub struct Site {
     pub is_revoked: bool,
     /// Number of its last bundle; 0 before the first.
     pub counter: u64,
+    /// SHA-256 of what its last bundle holds, in hexadecimal.
+    pub digest: Option<String>,
+    /// Version of edge-gateway that its box shall run; none leaves it to the box.
+    pub version: Option<String>,
+    /// Number of its login at the broker, from 1; a new password comes with a new login.
+    pub login: u64,
     /// How its box is connected; none leaves it as it is.
     pub network: Option<SiteNetwork>,
     /// Its sections of gateway.toml.
@@ -40,6 +46,15 @@ pub(crate) struct SitePlaces {
     pub(crate) file: FilePlace,
     pub(crate) address: FilePlace,
     pub(crate) public_key: Option<FilePlace>,
+}
+
+impl Site {
+    /// Returns its user name at the broker for a login: the id, then `ID.2` and so on. A point is
+    /// in no id.
+    #[must_use]
+    pub fn user_name(&self, login: u64) -> String {
+        if login == 1 { self.id.clone() } else { format!("{}.{login}", self.id) }
+    }
 }
 
 /// Sections of a site's file that are not part of its gateway.toml.
@@ -89,6 +104,15 @@ pub(crate) fn read_site(
         let help = "`edge-provision build` counts it up".to_owned();
         counter.ok_or_else(|| (format!("{value} is not a whole number from 0"), help))
     });
+    let digest = reader
+        .optional("digest", |value| text(value, "what `edge-provision build` writes", "0123abcd"));
+    let version = reader.optional("version", package_version);
+    let login = reader.optional("login", |value| {
+        let login = value.as_integer().and_then(|login| u64::try_from(login).ok());
+        let help = "`edge-provision rotate --password` counts it up".to_owned();
+        let login = login.filter(|login| *login > 0);
+        login.ok_or_else(|| (format!("{value} is not a whole number from 1"), help))
+    });
     reader.finish();
     root.entries.retain(|entry| !OWN_SECTIONS.contains(&entry.key.as_str()));
     if problems.borrow().len() != before {
@@ -100,6 +124,9 @@ pub(crate) fn read_site(
         address: address.value,
         is_revoked: is_revoked.is_some_and(|revoked| revoked.value),
         counter: counter.map_or(0, |counter| counter.value),
+        digest: digest.map(|digest| digest.value),
+        version: version.map(|version| version.value),
+        login: login.map_or(1, |login| login.value),
         network: network.flatten(),
         settings: root,
         places: SitePlaces {

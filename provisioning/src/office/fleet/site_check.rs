@@ -1,21 +1,39 @@
 //! Checks the `gateway.toml` of sites with the code that the gateway uses.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 
 use super::problems::FleetProblem;
 use super::render::{MachineTemplate, RenderedConfig, merge_settings};
 use super::site::Site;
-use super::tree::{FilePlace, FleetFile, SettingTable, SettingValue};
+use super::tree::{FilePlace, FleetFile, SettingEntry, SettingTable, SettingValue};
 use super::{FleetSettings, FleetSources, Uplink, hubs_of, in_parallel};
 use crate::config::{InspectedConfig, inspect_rendered};
+
+/// What checking a site gives.
+#[derive(Debug)]
+struct CheckedSite {
+    topics: SiteTopics,
+    /// Valid settings that are probably a mistake.
+    notes: Vec<FleetProblem>,
+}
+
+/// What checking all sites gives.
+#[derive(Debug, Default)]
+pub(super) struct CheckedSites {
+    /// In the order of the sites.
+    pub(super) topics: Vec<SiteTopics>,
+    pub(super) problems: Vec<FleetProblem>,
+    /// Valid settings that are probably a mistake.
+    pub(super) notes: Vec<FleetProblem>,
+}
 
 /// Where a site publishes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum SiteTopics {
-    /// Below `edge/ID/` only.
+    /// To `edge/ID/data/` and `edge/ID/status` only.
     Own,
     /// To these topics too.
     Extra(Vec<String>),
@@ -56,37 +74,40 @@ pub(super) fn inspect(
     }
 }
 
-/// Checks all sites and returns their topics, in the order of `sites`, with all problems.
+/// Checks all sites.
 ///
 /// Sites with the same shape pass or fail together, so only the first of them is rendered; if it
-/// fails, or publishes beside `edge/ID/`, each is.
+/// fails, publishes to other topics, or has a note in its own file, each is.
 pub(super) fn check_all(
     sources: &FleetSources,
     fleet: &FleetSettings,
     templates: &[MachineTemplate],
     sites: &[&Site],
-) -> (Vec<SiteTopics>, Vec<FleetProblem>) {
+) -> CheckedSites {
     let shared: Vec<&str> = std::iter::once(&sources.fleet)
         .chain(&sources.templates)
         .map(|source| source.text.as_str())
         .collect();
     let checked = in_parallel(sites, |_, sites| {
-        let mut good = HashMap::new();
+        let mut good = HashSet::new();
         let check = |site: &&Site| check_one(fleet, templates, &shared, site, &mut good);
         sites.iter().map(check).collect()
     });
     let mut topics = Vec::new();
-    let mut problems = ProblemsOfSites::default();
+    let (mut problems, mut notes) = (ProblemsOfSites::default(), ProblemsOfSites::default());
     for (site, result) in sites.iter().zip(checked) {
         match result {
-            Ok(found) => topics.push(found),
+            Ok(checked) => {
+                topics.push(checked.topics);
+                notes.add(site, checked.notes);
+            }
             Err(found) => {
                 topics.push(SiteTopics::Own);
                 problems.add(site, found);
             }
         }
     }
-    (topics, problems.finish())
+    CheckedSites { topics, problems: problems.finish(), notes: notes.finish_uncounted() }
 }
 
 fn check_one(
@@ -94,33 +115,37 @@ fn check_one(
     templates: &[MachineTemplate],
     shared: &[&str],
     site: &Site,
-    good: &mut HashMap<(u64, Vec<String>), ()>,
-) -> Result<SiteTopics, Vec<FleetProblem>> {
-    let is_named =
-        |text: &&str| text.contains(&site.id) || text.contains(&site.address.to_string());
+    good: &mut HashSet<(u64, Vec<String>)>,
+) -> Result<CheckedSite, Vec<FleetProblem>> {
+    let names = names_of(site);
+    let is_named = |text: &&str| names.iter().any(|name| text.contains(name));
     let shape = site.shape.filter(|_| !shared.iter().any(is_named));
     let hubs = || hubs_of(fleet, site).into_iter().map(|hub| hub.name.clone()).collect();
     let shape = shape.map(|shape| (shape, hubs()));
-    if shape.as_ref().is_some_and(|shape| good.contains_key(shape)) {
-        return Ok(SiteTopics::Own);
+    if shape.as_ref().is_some_and(|shape| good.contains(shape)) {
+        return Ok(CheckedSite { topics: SiteTopics::Own, notes: Vec::new() });
     }
-    let (_, config) = inspect(fleet, templates, site)?;
+    let (rendered, config) = inspect(fleet, templates, site)?;
     let topics = topics_of(&config);
-    if let (Some(shape), SiteTopics::Own) = (shape, &topics) {
-        good.insert(shape, ());
+    let notes = config.notes.as_problems().iter().map(|note| rendered.locate(note));
+    let notes: Vec<FleetProblem> = notes.collect();
+    let has_own_note = notes.iter().any(|note| note.place.file == site.places.file.file);
+    if let (Some(shape), SiteTopics::Own, false) = (shape, &topics, has_own_note) {
+        good.insert(shape);
     }
-    Ok(topics)
+    Ok(CheckedSite { topics, notes })
 }
 
 fn topics_of(config: &InspectedConfig) -> SiteTopics {
-    let own = format!("edge/{}/", config.gateway.id);
+    let id = &config.gateway.id;
+    let (data, status) = (format!("edge/{id}/data/"), format!("edge/{id}/status"));
     let will = config.will_topic.iter();
     let mut extra: Vec<String> = config
         .plcs
         .iter()
         .map(|plc| &plc.publish.topic)
         .chain(will)
-        .filter(|topic| !topic.starts_with(&own))
+        .filter(|topic| !topic.starts_with(&data) && **topic != status)
         .cloned()
         .collect();
     extra.sort();
@@ -128,7 +153,7 @@ fn topics_of(config: &InspectedConfig) -> SiteTopics {
     if extra.is_empty() { SiteTopics::Own } else { SiteTopics::Extra(extra) }
 }
 
-/// Problems of many sites: one in a template or in `fleet.toml` is told once for all sites.
+/// Problems of many sites: one in a template or in `fleet.toml` is reported once for all sites.
 #[derive(Default)]
 struct ProblemsOfSites<'a> {
     own: Vec<FleetProblem>,
@@ -148,6 +173,12 @@ impl<'a> ProblemsOfSites<'a> {
             let entry = self.shared.entry(key).or_insert_with(|| (problem, &site.id, 0));
             entry.2 += 1;
         }
+    }
+
+    /// Returns them without the number of sites, which is not known where one stands for others.
+    fn finish_uncounted(self) -> Vec<FleetProblem> {
+        let shared = self.shared.into_values().map(|(problem, _, _)| problem);
+        self.own.into_iter().chain(shared).collect()
     }
 
     fn finish(self) -> Vec<FleetProblem> {
@@ -191,60 +222,54 @@ fn check_machine_network(site: &Site, settings: &SettingTable, problems: &mut Ve
 }
 
 /// Returns a number that is equal for sites whose settings differ in their id, their address and
-/// their location only; `None` if the settings repeat the id or the address.
+/// their location only; `None` if other settings contain one of these.
 ///
-/// The check of a `gateway.toml` gives the same result for those: id and address are known to be
-/// valid, and both are compared with other settings only as whole texts.
+/// The check of a `gateway.toml` gives the same result for those: each of the three is valid by
+/// itself, and they are compared with other settings only as whole texts.
 pub(super) fn shape(site: &Site) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     site.id.len().hash(&mut hasher);
-    site.network.is_some().hash(&mut hasher);
-    if let Some(network) = &site.network {
-        format!("{network:?}").hash(&mut hasher);
-    }
-    let address = site.address.to_string();
-    hash_table(&site.settings, true, &[&site.id, &address], &mut hasher)?;
+    format!("{:?}", site.network).hash(&mut hasher);
+    hash_table(&site.settings, &names_of(site), &mut hasher)?;
     Some(hasher.finish())
 }
 
-/// Adds a table to a hash; `None` if one of its values contains one of `names`.
-fn hash_table(
-    table: &SettingTable,
-    is_root: bool,
-    names: &[&str],
-    hasher: &mut DefaultHasher,
-) -> Option<()> {
+/// Returns the texts in which sites of one shape differ: id, address, and a plain location.
+fn names_of(site: &Site) -> Vec<String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || " -_".contains(c);
+    let location = site.settings.table("gateway").and_then(|table| table.text("location"));
+    let location = location.filter(|text| !text.is_empty() && text.chars().all(is_plain));
+    [site.id.clone(), site.address.to_string()].into_iter().chain(location).collect()
+}
+
+/// Adds a table to a hash; `None` if a value contains one of `names`. Of a value that is one of them
+/// only its length is added.
+fn hash_table(table: &SettingTable, names: &[String], hasher: &mut DefaultHasher) -> Option<()> {
     table.entries.len().hash(hasher);
     for entry in &table.entries {
         entry.key.hash(hasher);
         match &entry.value {
+            SettingValue::Literal(literal) if is_location(entry, names) => {
+                literal.toml.len().hash(hasher);
+            }
             SettingValue::Literal(literal) => {
                 if names.iter().any(|name| literal.toml.contains(name)) {
                     return None;
                 }
                 literal.toml.hash(hasher);
             }
-            SettingValue::Table(table) if is_root && entry.key == "gateway" => {
-                hash_gateway(table, names, hasher)?;
-            }
-            SettingValue::Table(table) => hash_table(table, false, names, hasher)?,
+            SettingValue::Table(table) => hash_table(table, names, hasher)?,
             SettingValue::Tables(tables) => {
                 tables.len().hash(hasher);
-                tables.iter().try_for_each(|table| hash_table(table, false, names, hasher))?;
+                tables.iter().try_for_each(|table| hash_table(table, names, hasher))?;
             }
         }
     }
     Some(())
 }
 
-/// Adds `[gateway]` to a hash, of a plain location only its length.
-fn hash_gateway(table: &SettingTable, names: &[&str], hasher: &mut DefaultHasher) -> Option<()> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || " -_".contains(c);
-    let location = table.text("location").filter(|location| location.chars().all(is_plain));
-    let mut rest = table.clone();
-    if let Some(location) = location {
-        location.len().hash(hasher);
-        rest.entries.retain(|entry| entry.key != "location");
-    }
-    hash_table(&rest, false, names, hasher)
+/// Returns whether this is the key `location` of `[gateway]` with one of `names`. No other key of
+/// this name is valid.
+fn is_location(entry: &SettingEntry, names: &[String]) -> bool {
+    entry.key == "location" && entry.value.as_text().is_some_and(|text| names.contains(&text))
 }

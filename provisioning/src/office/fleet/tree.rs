@@ -64,7 +64,7 @@ pub(crate) struct Literal {
 impl SettingTable {
     /// Converts the root table of a file.
     pub(crate) fn of_file(file: FleetFile, text: &str, root: &DeTable<'_>) -> Self {
-        Reader { file, text }.table(0..0, root)
+        TreeReader { file, text }.table(0..0, root)
     }
 
     pub(crate) const fn empty(place: FilePlace) -> Self {
@@ -180,12 +180,12 @@ impl SettingValue {
 }
 
 /// Converts the tables of one file.
-struct Reader<'a> {
+struct TreeReader<'a> {
     file: FleetFile,
     text: &'a str,
 }
 
-impl Reader<'_> {
+impl TreeReader<'_> {
     fn place(&self, span: Range<usize>) -> FilePlace {
         FilePlace { file: self.file, span }
     }

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use zeroize::Zeroizing;
 
 use super::{HubError, HubView, emqx, mosquitto, nats};
-use crate::office::fleet::{BrokerAuthentication, BrokerSoftware, Fleet, in_parallel};
+use crate::office::fleet::{BrokerAuthentication, BrokerSoftware, Fleet, Site, in_parallel};
 use crate::office::secrets::Secrets;
 
 /// A user of the broker.
 pub(super) struct Account {
-    /// The id of a site, or [`OFFICE_USER`].
+    /// A login of a site, or [`OFFICE_USER`].
     pub(super) name: String,
     /// Hash of the password in the form of the broker; absent if the broker recognises the user by
     /// a certificate.
@@ -22,6 +22,8 @@ pub(super) struct Account {
 pub(super) enum Rights {
     /// Topic filters, one for each kind of message.
     Site {
+        /// Its id.
+        site: String,
         /// The gateway publishes to these.
         publish: Vec<String>,
         /// The gateway subscribes to these.
@@ -42,29 +44,52 @@ const READ: [&str; 2] = ["set/#", "offer"];
 /// Returns the office's account and one for each site that is not revoked, sorted by id.
 pub(super) fn of_fleet(fleet: &Fleet, secrets: &Secrets) -> Result<Vec<Account>, HubError> {
     let broker = fleet.settings().broker;
-    let mut accounts = vec![(OFFICE_USER.to_owned(), Rights::Everything)];
-    let mut passwords = vec![Some(secrets.office_password()?)];
-    let topics = fleet.extra_topics()?;
-    let sites = fleet.sites().iter().zip(topics);
-    for (site, extra) in sites.filter(|(site, _)| !site.is_revoked) {
-        let below = |kind: &&str| format!("edge/{}/{kind}", site.id);
-        let publish = PUBLISHED.iter().map(below).chain(extra).collect();
-        let rights = Rights::Site { publish, subscribe: READ.iter().map(below).collect() };
-        accounts.push((site.id.clone(), rights));
-        passwords.push(match broker.authentication {
-            BrokerAuthentication::Password => Some(secrets.site_password(&site.id)?),
-            BrokerAuthentication::Certificate => None,
-        });
-    }
     let hash = match broker.software {
         BrokerSoftware::Mosquitto => mosquitto::password_hash,
         BrokerSoftware::Nats => nats::password_hash,
         BrokerSoftware::Emqx => emqx::password_hash,
     };
-    let hash = |password: &Option<Zeroizing<String>>| password.as_ref().map(|text| hash(text));
-    let hashes = in_parallel(&passwords, |_, passwords| passwords.iter().map(hash).collect());
-    let account = |((name, rights), password_hash)| Account { name, password_hash, rights };
-    Ok(accounts.into_iter().zip(hashes).map(account).collect())
+    let topics = fleet.extra_topics()?;
+    let sites = fleet.sites().iter().zip(topics).filter(|(site, _)| !site.is_revoked);
+    let sites: Vec<_> = sites.collect();
+    // Reading and hashing ten thousand passwords takes most of the time.
+    let accounts = in_parallel(&sites, |_, sites| {
+        let accounts = |(site, extra): &(&Site, Vec<String>)| {
+            let account = |name, password: Option<Zeroizing<String>>| Account {
+                name,
+                password_hash: password.map(|password| hash(&password)),
+                rights: rights(&site.id, extra),
+            };
+            if broker.authentication == BrokerAuthentication::Certificate {
+                return Ok(vec![account(site.id.clone(), None)]);
+            }
+            let password = secrets.site_password(&site.id)?;
+            let mut accounts = vec![account(site.user_name(site.login), Some(password))];
+            // The one before the last, until the box uses the new one.
+            if let Some(previous) = secrets.previous_site_password(&site.id)? {
+                let name = site.user_name(site.login.saturating_sub(1).max(1));
+                accounts.push(account(name, Some(previous)));
+            }
+            Ok(accounts)
+        };
+        sites.iter().map(accounts).collect()
+    });
+    let office = Account {
+        name: OFFICE_USER.to_owned(),
+        password_hash: Some(hash(&*secrets.office_password()?)),
+        rights: Rights::Everything,
+    };
+    let accounts: Result<Vec<Vec<Account>>, HubError> = accounts.into_iter().collect();
+    Ok([office].into_iter().chain(accounts?.into_iter().flatten()).collect())
+}
+
+fn rights(site: &str, extra: &[String]) -> Rights {
+    let below = |kind: &&str| format!("edge/{site}/{kind}");
+    Rights::Site {
+        site: site.to_owned(),
+        publish: PUBLISHED.iter().map(below).chain(extra.iter().cloned()).collect(),
+        subscribe: READ.iter().map(below).collect(),
+    }
 }
 
 /// Returns the accounts that one hub needs: the office, and the sites that use it.
@@ -73,8 +98,8 @@ pub(super) fn of_hub<'a>(
     view: &HubView<'_>,
 ) -> impl Iterator<Item = &'a Account> {
     let sites: BTreeSet<String> = view.sites.iter().map(|entry| entry.site.id.clone()).collect();
-    accounts.iter().filter(move |account| match account.rights {
+    accounts.iter().filter(move |account| match &account.rights {
         Rights::Everything => true,
-        Rights::Site { .. } => sites.contains(&account.name),
+        Rights::Site { site, .. } => sites.contains(site),
     })
 }

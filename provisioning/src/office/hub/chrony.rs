@@ -2,7 +2,7 @@
 
 use super::HubView;
 
-/// Returns `/etc/chrony/conf.d/edge.conf`: answers the sites and the office, and no one else.
+/// Returns `/etc/chrony/conf.d/edge.conf`: answers only the sites and the office.
 pub(super) fn settings(view: &HubView<'_>) -> String {
     // Without the internet the hub's own clock is better than none: a box without a battery clock
     // begins in 1970.

@@ -60,7 +60,7 @@ fn access_list(accounts: &[Account]) -> String {
             Rights::Everything => {
                 let _ = writeln!(text, "{{allow, {{user, \"{name}\"}}, all, [\"#\"]}}.");
             }
-            Rights::Site { publish, subscribe } => {
+            Rights::Site { publish, subscribe, .. } => {
                 for (verb, topics) in [("publish", publish), ("subscribe", subscribe)] {
                     let topics: Vec<_> = topics.iter().map(|topic| erlang_text(topic)).collect();
                     let topics = topics.join(", ");

@@ -89,7 +89,8 @@ fn passwords(accounts: &[&Account]) -> String {
     text
 }
 
-/// Returns the access list: one line for each verb of each user, and nothing for anyone else.
+/// Returns the access list: one line for each verb of each user.
+/// What it does not list is refused.
 fn access_list(accounts: &[&Account]) -> String {
     let mut text = String::from("# Made by edge-provision; changes here are lost.\n");
     for account in accounts {
@@ -97,7 +98,7 @@ fn access_list(accounts: &[&Account]) -> String {
         let _ = writeln!(text, "\nuser {}", account.name);
         match &account.rights {
             Rights::Everything => text.push_str("topic readwrite #\n"),
-            Rights::Site { publish, subscribe } => {
+            Rights::Site { publish, subscribe, .. } => {
                 for topic in publish {
                     let _ = writeln!(text, "topic write {topic}");
                 }

@@ -10,7 +10,7 @@ use super::{HubError, HubFile, secret};
 /// random bits.
 const BCRYPT_COST: u32 = 4;
 
-/// What every MQTT client needs beside its topics: messages with quality of service 1 reach it
+/// What every MQTT client needs in addition to its topics: messages with quality of service 1 reach it
 /// through subjects of the server (NATS, "MQTT and permissions").
 const SERVER_SUBJECTS: &str = "$MQTT.sub.>";
 
@@ -38,7 +38,7 @@ fn users(accounts: &[Account]) -> Result<String, HubError> {
         let Some(hash) = password_hash else { continue };
         // A String accepts every text.
         let _ = write!(text, "    {{ user: {}, password: {}", quoted(name), quoted(hash));
-        if let Rights::Site { publish, subscribe } = rights {
+        if let Rights::Site { publish, subscribe, .. } = rights {
             let publish = subjects(publish)?;
             let subscribe = subjects(subscribe)?;
             let _ = write!(
@@ -55,8 +55,16 @@ fn users(accounts: &[Account]) -> Result<String, HubError> {
 }
 
 fn subjects(topics: &[String]) -> Result<String, HubError> {
-    let subjects: Result<Vec<_>, HubError> = topics.iter().map(|topic| subject(topic)).collect();
-    Ok(subjects?.into_iter().map(|subject| quoted(&subject)).collect::<Vec<_>>().join(", "))
+    let mut all = Vec::new();
+    for topic in topics {
+        all.push(quoted(&subject(topic)?));
+        // `a/#` matches `a` too, and the server subscribes to both: without a right to either, it
+        // refuses the subscription.
+        if let Some(parent) = topic.strip_suffix("/#") {
+            all.push(quoted(&subject(parent)?));
+        }
+    }
+    Ok(all.join(", "))
 }
 
 /// Returns the subject of a topic or filter: levels are separated by `.`, `#` is `>`, `+` is `*`.

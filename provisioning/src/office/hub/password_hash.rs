@@ -10,7 +10,7 @@ use ring::pbkdf2::{PBKDF2_HMAC_SHA512, derive};
 
 /// Iterations of Mosquitto 2.0 itself. More would protect a password that can be guessed; these
 /// hold 192 random bits.
-pub(super) const ITERATIONS: NonZero<u32> = NonZero::new(101).unwrap();
+pub(super) const ITERATIONS: NonZero<u32> = NonZero::<u32>::MIN.saturating_add(100);
 /// Length of a hash in bytes.
 pub(super) const HASH_BYTES: usize = 64;
 

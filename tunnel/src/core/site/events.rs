@@ -24,7 +24,7 @@ impl SiteTunnel {
                 self.request_rebind(now.instant);
                 self.request_lookup(self.links.active().hub, now.instant);
                 let link = self.links.active_mut();
-                link.liveness.on_route_changed();
+                link.on_route_changed();
                 link.timer.retry_now(now.instant);
             }
             TunnelEvent::ClockBoundsChanged(bounds) => {
@@ -37,7 +37,7 @@ impl SiteTunnel {
             TunnelEvent::PathError(error) => {
                 let endpoint = self.links.active_endpoint();
                 if endpoint.and_then(HubEndpoint::current_address) == Some(error.to) {
-                    self.links.active_mut().last_cause.on_cause(error.into());
+                    self.links.active_mut().on_path_error(now.instant, error);
                 }
             }
             TunnelEvent::HostNetwork { routers, resolvers_inside } => {

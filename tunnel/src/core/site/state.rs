@@ -26,10 +26,14 @@ impl SiteTunnel {
         self.session_state(now.instant).unwrap_or_else(|| self.failure_state(now))
     }
 
-    /// Returns the state of the session, if there is one and the hub is not silent.
+    /// Returns the state of the session, if there is one, the hub is not silent and datagrams to it
+    /// are not rejected on the way.
     fn session_state(&self, now: Instant) -> Option<TunnelState> {
         let link = self.links.active();
         link.session_start(now)?;
+        if link.path_errors.is_blocked(now) {
+            return None;
+        }
         let is_heard = link.liveness.is_reachable(now);
         // A single lost datagram is normal, and so is a lost handshake while data arrives.
         let is_answered = link.timer.failed_attempts() < MAX_UNANSWERED_PROBES

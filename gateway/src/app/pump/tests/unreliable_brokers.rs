@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use tokio::time::timeout_at;
 
 use super::*;
 use crate::model::{Detail, Sentence};
@@ -172,7 +173,14 @@ async fn deliver(behaviour: Behaviour, order: QueueOrder) -> (u64, u64, u64) {
     let (plcs, from_plcs) = mpsc::channel(64);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(&config, "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &config,
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let queue = metrics.queue.clone();
     let producing = async move {
         for reading in 1..=READINGS {
@@ -261,7 +269,14 @@ async fn deliver_short_ones(order: QueueOrder) -> (u64, u64, u64) {
     let (plcs, from_plcs) = mpsc::channel(64);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(&config, "hash", &metrics, health_inputs(), no_storage(), outbox);
+    let pump = Pump::new(
+        &config,
+        "hash",
+        &metrics,
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
     let queue = metrics.queue.clone();
     let producing = async move {
         let end = tokio::time::Instant::now() + PATIENCE;

@@ -128,7 +128,14 @@ fn assert_corrected(messages: &[Value], count: usize) {
 
 fn clock(assessment: ClockAssessment) -> (watch::Sender<ClockAssessment>, HealthInputs) {
     let (sender, clock) = watch::channel(assessment);
-    (sender, HealthInputs { tunnel: None, clock })
+    (
+        sender,
+        HealthInputs {
+            tunnel: None,
+            clock,
+            certificates: watch::Sender::new(CertificateEnds::new()).subscribe(),
+        },
+    )
 }
 
 fn assessed(booted_at: i64, trust: TrustLevel) -> ClockAssessment {
@@ -161,7 +168,14 @@ fn started(
     let (plcs, from_plcs) = mpsc::channel(4);
     let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
     let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(&testing::config(1), "hash", &metrics(), inputs, storage, outbox);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics(),
+        inputs,
+        (storage, outbox),
+        command_inputs(),
+    );
     (plcs, broker, outgoing, pump.run(from_plcs, from_broker, GRACE))
 }
 

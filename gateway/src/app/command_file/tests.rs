@@ -1,0 +1,239 @@
+//! A command is carried out at most once, whenever the process is killed or the power is cut, and
+//! its id asked again gets the truth.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::*;
+use crate::command::testing::{PlcMemory, plc_config, time};
+use crate::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
+use crate::model::WriteTask;
+use crate::queue::storage::simulated::{DiskFaults, SimulatedDisk};
+
+/// Number of commands, each with an id.
+const COMMANDS: u16 = 6;
+/// More steps than a life without a crash has.
+const MAX_STEPS: usize = 200;
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    /// The process is killed: the disk holds what was written.
+    Kill,
+    /// The power is cut: the disk holds what was synced, and any part of the rest.
+    PowerCut,
+}
+
+/// What outlives a process: the disk and the PLC.
+struct World {
+    disk: SimulatedDisk,
+    plc: PlcMemory,
+    /// How often each value was written.
+    writes: BTreeMap<u16, usize>,
+    /// Whether the PLC answers.
+    is_silent: bool,
+    time: CommandTime,
+}
+
+/// One process.
+struct Life {
+    desk: CommandDesk,
+    file: CommandFile<SimulatedDisk>,
+    steps_left: usize,
+    replies: Vec<Value>,
+}
+
+/// The steps of a life are used up.
+struct Crashed;
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let disk = SimulatedDisk::new(seed);
+        Self {
+            disk,
+            plc: PlcMemory::default(),
+            writes: BTreeMap::new(),
+            is_silent: false,
+            time: time(),
+        }
+    }
+
+    fn start(&self, steps_left: usize) -> Life {
+        let (file, content) = CommandFile::open(self.disk.clone()).unwrap();
+        let desk = CommandDesk::new(&[plc_config()], "hash", &content, self.time);
+        Life { desk, file, steps_left, replies: Vec::new() }
+    }
+}
+
+impl Life {
+    /// Counts a step.
+    fn step(&mut self) -> Result<(), Crashed> {
+        self.steps_left = self.steps_left.checked_sub(1).ok_or(Crashed)?;
+        Ok(())
+    }
+
+    fn send(&mut self, world: &World, value: u16) {
+        let payload = format!(r#"{{"id":{value},"write":{{"speed":{value}}}}}"#);
+        let incoming = IncomingCommand {
+            plc: 0,
+            payload: payload.as_bytes(),
+            asker: u64::from(value),
+            by: None,
+            is_retained: false,
+            may_be_old: false,
+            expires_in: None,
+        };
+        self.desk.on_command(incoming, &|_| None, world.time);
+    }
+
+    /// Does everything that is to be done; a crash may come before and after each part.
+    fn run(&mut self, world: &mut World) -> Result<(), Crashed> {
+        loop {
+            let mut is_idle = true;
+            while let Some(effect) = self.desk.poll_effect() {
+                is_idle = false;
+                self.step()?;
+                match effect {
+                    CommandEffect::Order(order) => {
+                        if order.task == WriteTask::Write {
+                            let before = world.plc.writes;
+                            world.plc.is_silent = world.is_silent;
+                            let report = world.plc.execute(&order, world.time.wall);
+                            let value = world.plc.word(24) / 10;
+                            *world.writes.entry(value).or_default() += world.plc.writes - before;
+                            self.step()?;
+                            self.desk.on_report(&report, world.time);
+                        } else {
+                            let report = world.plc.execute(&order, world.time.wall);
+                            self.desk.on_report(&report, world.time);
+                        }
+                    }
+                    CommandEffect::Reply { reply, .. } => {
+                        self.replies.push(Value::Object(reply.body))
+                    }
+                    CommandEffect::Audit { .. } | CommandEffect::Settled { .. } => {}
+                }
+            }
+            if let Some(batch) = self.desk.take_batch(world.time.now) {
+                is_idle = false;
+                self.step()?;
+                let (has_intents, replaces_file) = (batch.has_intents, batch.replaces_file);
+                let unsynced = LedgerBatch { has_intents: false, ..batch };
+                if self.file.store(&unsynced).is_err() {
+                    self.desk.on_batch_failed(world.time);
+                    continue;
+                }
+                self.step()?;
+                let sync = LedgerBatch { bytes: Vec::new(), has_intents, replaces_file: false };
+                if !replaces_file && self.file.store(&sync).is_err() {
+                    self.desk.on_batch_failed(world.time);
+                    continue;
+                }
+                self.step()?;
+                self.desk.on_batch_stored(world.time);
+            }
+            if is_idle {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Returns the state of the only reply, or that of the first command if it is a duplicate.
+fn first_state(replies: &[Value]) -> String {
+    assert_eq!(replies.len(), 1, "{replies:?}");
+    let reply = &replies[0];
+    let state = if reply["state"] == "duplicate" { &reply["first"] } else { &reply["state"] };
+    state.as_str().unwrap().to_owned()
+}
+
+/// Runs a life that ends after this number of steps, then asks again. Returns whether it crashed.
+fn check(seed: u64, steps: usize, end: End, is_silent: bool) -> bool {
+    let world = &mut World::new(seed);
+    world.is_silent = is_silent;
+    let mut life = world.start(steps);
+    let is_crashed = (1..=COMMANDS)
+        .try_for_each(|value| {
+            life.send(world, value);
+            // Two commands share a batch now and then.
+            if value % 3 == 1 { Ok(()) } else { life.run(world) }
+        })
+        .is_err();
+    let told = std::mem::take(&mut life.replies);
+    drop(life);
+    if end == End::PowerCut {
+        world.disk.cut_power();
+    }
+    let taken = world.writes.clone();
+    let mut life = world.start(MAX_STEPS * 10);
+    assert!(life.run(world).is_ok());
+    assert_eq!(world.writes, taken, "nothing is written again by itself");
+    for value in 1..=COMMANDS {
+        let context = format!("seed {seed}, {steps} steps, {end:?}, command {value}");
+        life.replies.clear();
+        life.send(world, value);
+        assert!(life.run(world).is_ok());
+        let state = first_state(&life.replies);
+        let writes = world.writes.get(&value).copied().unwrap_or_default();
+        assert!(writes <= 1, "{context}: {writes} writes");
+        match state.as_str() {
+            "done" => assert_eq!(writes, 1, "{context}"),
+            "unknown" => {}
+            state => panic!("{context}: {state}"),
+        }
+        // What was told before is not taken back, except that a lost record makes it unknown.
+        let before = told.iter().find(|reply| reply["id"] == value);
+        if let Some(before) = before.filter(|_| end == End::Kill && state != "unknown") {
+            assert_eq!(before["state"], state, "{context}");
+        }
+    }
+    is_crashed
+}
+
+#[test]
+fn a_kill_or_a_power_cut_at_any_step_causes_no_second_write() {
+    for is_silent in [false, true] {
+        for end in [End::Kill, End::PowerCut] {
+            let mut steps = 0;
+            while check(steps as u64, steps, end, is_silent) {
+                steps += 1;
+                for seed in 1_000..1_003 {
+                    check(seed, steps, end, is_silent);
+                }
+            }
+            assert!((30..MAX_STEPS).contains(&steps), "{steps} steps");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_fails_now_and_then_causes_no_write_without_a_record() {
+    for seed in 0..300 {
+        let world = &mut World::new(seed);
+        let mut life = world.start(usize::MAX);
+        world.disk.set_faults(DiskFaults { write: 200, sync: 200, ..DiskFaults::NONE });
+        for value in 1..=COMMANDS {
+            life.send(world, value);
+            assert!(life.run(world).is_ok());
+        }
+        for reply in &life.replies {
+            let value = u16::try_from(reply["id"].as_u64().unwrap()).unwrap();
+            let writes = world.writes.get(&value).copied().unwrap_or_default();
+            let expected = usize::from(reply["state"] == "done");
+            assert_eq!(writes, expected, "seed {seed}: {reply}");
+        }
+        assert_eq!(life.replies.len(), usize::from(COMMANDS));
+        drop(life);
+        world.disk.set_faults(DiskFaults::NONE);
+        world.disk.cut_power();
+        let taken = world.writes.clone();
+        let mut life = world.start(usize::MAX);
+        assert!(life.run(world).is_ok());
+        for value in taken.keys() {
+            life.send(world, *value);
+        }
+        assert!(life.run(world).is_ok());
+        assert_eq!(world.writes, taken, "seed {seed}");
+    }
+}

@@ -1,0 +1,402 @@
+//! Commands on their way through the pump: from the MQTT task and the status socket to the desk,
+//! from there to the ledger file and the PLC tasks, and back as replies and events.
+
+mod backlog_watch;
+mod ledger_file;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use provisioning::config::{Config, Plc};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::backlog_watch::BacklogWatch;
+use self::ledger_file::{LedgerEvent, LedgerFile, LedgerOutcome};
+use super::{Pump, now, pipeline};
+use crate::clock::{self, ClockAssessment};
+use crate::codec::json::FormattedValue;
+use crate::command::{
+    CommandDesk, CommandEffect, CommandReply, CommandState, CommandTime, IncomingCommand,
+    WriteOrder,
+};
+use crate::metrics::{CommandOutcome, PlcMetrics};
+use crate::model::{Message, ReplyTo, ReplyToError, TrustLevel, WriteReport};
+use crate::mqtt::{DeliveryTag, IncomingMessage, MqttRequest};
+use crate::plc::PlcState;
+use crate::queue::Entry;
+use crate::status::WriteSentence;
+
+/// Target of the lines about commands: the log's limit counts them apart.
+const COMMANDS: &str = "gateway::commands";
+/// A command of the status socket that was not sent to the PLC within this time is not sent: the
+/// reply has to arrive before the connection times out.
+const LOCAL_EXPIRY: Duration = Duration::from_secs(5);
+/// Most sentences about writes in the status.
+const MAX_SENTENCES: usize = 5;
+/// Who sends the commands of the status socket.
+const LOCAL_SENDER: &str = "local";
+
+/// A command from the status socket.
+#[derive(Debug)]
+pub(in crate::app) struct LocalCommand {
+    /// `plc.name`.
+    pub(in crate::app) plc: String,
+    /// As in a message of the broker.
+    pub(in crate::app) payload: Vec<u8>,
+    /// Gets the reply; dropped without one when there is no such PLC.
+    pub(in crate::app) reply: oneshot::Sender<CommandReply>,
+}
+
+/// What the commands need from outside.
+#[derive(Debug)]
+pub(in crate::app) struct CommandInputs {
+    /// To the PLC tasks, one for each PLC in the order of the configuration.
+    pub(in crate::app) orders: Vec<mpsc::Sender<WriteOrder>>,
+    /// From the status socket.
+    pub(in crate::app) local: mpsc::Receiver<LocalCommand>,
+}
+
+/// Who gets a reply, in addition to the reply topic of the PLC.
+#[derive(Debug)]
+enum Asker {
+    /// Who published the message of the broker.
+    Broker {
+        /// To be acknowledged to the broker.
+        delivery: Option<DeliveryTag>,
+        /// Where a copy of the reply goes, or why none does; absent without a response topic.
+        reply_to: Option<Result<ReplyTo, ReplyToError>>,
+    },
+    Local(oneshot::Sender<CommandReply>),
+}
+
+/// What the pump handles for the commands.
+#[derive(Debug)]
+pub(super) enum CommandEvent {
+    Ledger(LedgerEvent),
+    Local(LocalCommand),
+}
+
+/// Everything of the pump that concerns commands.
+#[derive(Debug)]
+pub(super) struct Commands {
+    desk: CommandDesk,
+    ledger: LedgerFile,
+    /// `edge/{gateway}/set/`.
+    topic_prefix: String,
+    plcs: Vec<Plc>,
+    config_hash: String,
+    inputs: CommandInputs,
+    clock: watch::Receiver<ClockAssessment>,
+    metrics: Vec<PlcMetrics>,
+    backlog: BacklogWatch,
+    askers: BTreeMap<u64, Asker>,
+    next_asker: u64,
+    /// Why the last command of a PLC ended without success, by the index of the PLC.
+    failures: BTreeMap<u16, String>,
+    /// The broker over which writes could be forged, if the configuration allows that.
+    exposed_broker: Option<String>,
+    /// Acknowledgements for which the outbox has no room yet.
+    acknowledgements: VecDeque<DeliveryTag>,
+}
+
+impl Commands {
+    /// Returns the commands of this configuration. Reads the ledger, which blocks, if a tag is
+    /// writable.
+    pub(in crate::app) fn new(
+        config: &Config,
+        hash: &str,
+        metrics: &[PlcMetrics],
+        clock: watch::Receiver<ClockAssessment>,
+        inputs: CommandInputs,
+    ) -> Self {
+        let time = time_of(&clock);
+        let (ledger, content) = LedgerFile::open(config);
+        let exposed = config.mqtt.exposed_broker().filter(|_| config.has_writes_in_clear());
+        Self {
+            desk: CommandDesk::new(&config.plcs, hash, &content, time),
+            ledger,
+            topic_prefix: format!("edge/{}/set/", config.gateway.id),
+            plcs: config.plcs.clone(),
+            config_hash: hash.to_owned(),
+            inputs,
+            clock,
+            metrics: metrics.to_vec(),
+            backlog: BacklogWatch::default(),
+            askers: BTreeMap::new(),
+            next_asker: 0,
+            failures: BTreeMap::new(),
+            exposed_broker: exposed.map(|broker| broker.address.to_string()),
+            acknowledgements: VecDeque::new(),
+        }
+    }
+
+    fn time(&self) -> CommandTime {
+        time_of(&self.clock)
+    }
+
+    /// Waits for the next event. Cancel safe.
+    pub(super) async fn next_event(&mut self) -> Option<CommandEvent> {
+        tokio::select! {
+            Some(event) = self.ledger.next_event() => Some(CommandEvent::Ledger(event)),
+            Some(local) = self.inputs.local.recv() => Some(CommandEvent::Local(local)),
+            else => None,
+        }
+    }
+
+    /// Returns whether something about commands is being recorded.
+    pub(super) fn is_recording(&self) -> bool {
+        self.ledger.is_busy()
+    }
+
+    /// Does what is due every second.
+    pub(super) fn on_tick(&mut self) {
+        self.ledger.retry_open(now());
+        self.ledger.sync_outcomes(now());
+    }
+
+    /// Returns what is to be known about writes.
+    pub(super) fn sentences(&self) -> Vec<WriteSentence> {
+        let in_clear = |broker: &String| WriteSentence::WritesInClear { broker: broker.clone() };
+        let mut sentences: Vec<_> = self.exposed_broker.iter().map(in_clear).collect();
+        sentences.extend(self.ledger.is_failing().then_some(WriteSentence::CommandsNotRecorded));
+        for (index, plc) in (0..).zip(&self.plcs) {
+            let plc = || plc.name.clone();
+            if let Some(signature) = self.desk.other_program(index) {
+                let signature = signature.to_string();
+                sentences.push(WriteSentence::ProgramNotAccepted { plc: plc(), signature });
+            }
+            let failed = self.failures.get(&index).cloned();
+            sentences
+                .extend(failed.map(|reason| WriteSentence::WriteFailed { plc: plc(), reason }));
+        }
+        sentences.truncate(MAX_SENTENCES);
+        sentences
+    }
+
+    /// Records how a command ended.
+    fn count(&mut self, plc: u16, state: CommandState, reason: Option<&str>) {
+        match state {
+            CommandState::Done => drop(self.failures.remove(&plc)),
+            CommandState::Failed | CommandState::Unknown => {
+                self.failures.insert(plc, reason.unwrap_or_default().to_owned());
+            }
+            CommandState::Rejected | CommandState::Expired | CommandState::Duplicate => {}
+        }
+        let Some(metrics) = self.metrics.get(usize::from(plc)) else { return };
+        metrics.count_command(match state {
+            CommandState::Done => CommandOutcome::Done,
+            CommandState::Rejected => CommandOutcome::Rejected,
+            CommandState::Failed => CommandOutcome::Failed,
+            CommandState::Expired => CommandOutcome::Expired,
+            CommandState::Duplicate => CommandOutcome::Duplicate,
+            CommandState::Unknown => CommandOutcome::Unknown,
+        });
+    }
+
+    fn plc(&self, name: &str) -> Option<u16> {
+        let place = self.plcs.iter().position(|plc| plc.name == name)?;
+        u16::try_from(place).ok()
+    }
+
+    fn add_asker(&mut self, asker: Asker) -> u64 {
+        self.next_asker += 1;
+        self.askers.insert(self.next_asker, asker);
+        self.next_asker
+    }
+
+    /// Records that a session with the broker began.
+    pub(super) fn on_connected(&mut self, session_present: bool) {
+        self.backlog.on_connected(session_present, now());
+    }
+
+    /// Records that the session ended: what is not acknowledged is sent again by the broker.
+    pub(super) fn on_disconnected(&mut self) {
+        self.backlog.on_disconnected(now());
+        self.acknowledgements.clear();
+    }
+
+    /// Records what became of an order.
+    pub(super) fn on_report(&mut self, report: &WriteReport) {
+        let time = self.time();
+        self.desk.on_report(report, time);
+    }
+
+    /// Records which program a PLC has.
+    pub(super) fn on_plc_state(&mut self, plc: u16, state: &PlcState) {
+        if let PlcState::Connected { program: Some(program), .. } = state
+            && let Some(signature) = program.signature
+        {
+            self.desk.on_program(plc, signature);
+        }
+    }
+
+    fn on_ledger_event(&mut self, event: LedgerEvent) {
+        let time = self.time();
+        match self.ledger.on_event(event) {
+            LedgerOutcome::Stored => self.desk.on_batch_stored(time),
+            LedgerOutcome::Failed => self.desk.on_batch_failed(time),
+            // Nothing was accepted meanwhile, so nothing is lost with the old desk.
+            LedgerOutcome::Opened(content) => {
+                self.desk = CommandDesk::new(&self.plcs, &self.config_hash, &content, time);
+            }
+            LedgerOutcome::StillUnusable => {}
+        }
+    }
+
+    /// Starts to write what has to be recorded, one batch at a time.
+    fn store_batch(&mut self) {
+        let time = self.time();
+        if !self.ledger.is_busy()
+            && let Some(batch) = self.desk.take_batch(time.now)
+            && !self.ledger.store(batch, time.now)
+        {
+            self.desk.on_batch_failed(time);
+        }
+    }
+
+    fn send_order(&mut self, order: WriteOrder) {
+        let number = order.number;
+        let channel = self.inputs.orders.get(usize::from(order.plc));
+        let sent = channel.map(|orders| orders.try_send(order));
+        match sent {
+            Some(Ok(())) => {}
+            Some(Err(TrySendError::Full(_) | TrySendError::Closed(_))) | None => {
+                let time = self.time();
+                self.desk.on_order_refused(number, time);
+            }
+        }
+    }
+}
+
+fn time_of(clock: &watch::Receiver<ClockAssessment>) -> CommandTime {
+    let is_clock_set = clock.borrow().period.trust != TrustLevel::Unset;
+    CommandTime { now: now(), wall: clock::now(), is_clock_set }
+}
+
+impl Pump {
+    /// Handles a message of the broker.
+    pub(super) fn on_message(&mut self, message: &IncomingMessage) {
+        let name = message.topic.strip_prefix(&self.commands.topic_prefix).unwrap_or_default();
+        let Some(plc) = self.commands.plc(name) else {
+            let topic = message.topic.as_str();
+            tracing::warn!(target: COMMANDS, topic, "a command names no PLC of this gateway");
+            self.commands.acknowledgements.extend(message.delivery);
+            return;
+        };
+        let is_from_backlog = self.commands.backlog.on_message(now());
+        let reply_to = message
+            .response_topic
+            .clone()
+            .map(|topic| ReplyTo::new(&self.gateway_id, topic, message.correlation_data.clone()));
+        let asker = Asker::Broker { delivery: message.delivery, reply_to };
+        let asker = self.commands.add_asker(asker);
+        self.on_command(IncomingCommand {
+            plc,
+            payload: &message.payload,
+            asker,
+            by: None,
+            is_retained: message.retain,
+            may_be_old: message.dup || is_from_backlog,
+            expires_in: message.expires_in,
+        });
+    }
+
+    /// Handles what concerns only commands.
+    pub(super) fn on_command_event(&mut self, event: CommandEvent) {
+        match event {
+            CommandEvent::Ledger(event) => self.commands.on_ledger_event(event),
+            CommandEvent::Local(LocalCommand { plc, payload, reply }) => {
+                let Some(plc) = self.commands.plc(&plc) else { return };
+                let asker = self.commands.add_asker(Asker::Local(reply));
+                self.on_command(IncomingCommand {
+                    plc,
+                    payload: &payload,
+                    asker,
+                    by: Some(LOCAL_SENDER),
+                    is_retained: false,
+                    may_be_old: false,
+                    expires_in: Some(LOCAL_EXPIRY),
+                });
+            }
+        }
+    }
+
+    fn on_command(&mut self, incoming: IncomingCommand<'_>) {
+        let time = self.commands.time();
+        let pipeline = self.pipelines.get(usize::from(incoming.plc));
+        let present = |tag| {
+            let (format, value) = pipeline?.sampler.last_published(tag)?;
+            let text = serde_json::to_string(&FormattedValue { value, form: format }).ok()?;
+            serde_json::from_str(&text).ok()
+        };
+        self.commands.desk.on_command(incoming, &present, time);
+    }
+
+    /// Does what the commands need: orders, records, replies, events, acknowledgements.
+    pub(super) fn advance_commands(&mut self) {
+        // First: if it fails, the replies that say so follow at once.
+        self.commands.store_batch();
+        while let Some(effect) = self.commands.desk.poll_effect() {
+            match effect {
+                CommandEffect::Order(order) => self.commands.send_order(order),
+                CommandEffect::Settled { asker } => {
+                    let asker = self.commands.askers.get(&asker);
+                    if let Some(Asker::Broker { delivery, .. }) = asker {
+                        self.commands.acknowledgements.extend(*delivery);
+                    }
+                }
+                CommandEffect::Reply { plc, asker, reply } => self.send_reply(plc, asker, reply),
+                CommandEffect::Audit { body } => self.push_event(body),
+            }
+        }
+        while let Some(delivery) = self.commands.acknowledgements.front() {
+            if self.outbox.try_send(MqttRequest::Acknowledge(*delivery)).is_err() {
+                return;
+            }
+            self.commands.acknowledgements.pop_front();
+        }
+    }
+
+    fn send_reply(&mut self, plc: u16, asker: Option<u64>, mut reply: CommandReply) {
+        let state = reply.state;
+        let asker = asker.and_then(|asker| self.commands.askers.remove(&asker));
+        let reason = reply.body.get("reason").and_then(|reason| reason.as_str());
+        self.commands.count(plc, state, reason);
+        let Some(pipeline) = self.pipelines.get(usize::from(plc)) else { return };
+        tracing::info!(
+            target: COMMANDS, plc = pipeline.name, state = state.as_str(), reason, "command"
+        );
+        let topic = pipeline.reply_topic;
+        match asker {
+            Some(Asker::Local(local)) => {
+                // The command line may have given up waiting.
+                let _ = local.send(reply);
+                return;
+            }
+            Some(Asker::Broker { reply_to: Some(Ok(reply_to)), .. }) => {
+                // A map of JSON values always has a JSON form.
+                let payload = serde_json::to_vec(&reply.body).unwrap_or_default();
+                self.replies.push(reply_to, payload, now());
+            }
+            Some(Asker::Broker { reply_to: Some(Err(error)), .. }) => {
+                reply.body.insert("response_topic".to_owned(), error.to_string().into());
+            }
+            Some(Asker::Broker { reply_to: None, .. }) | None => {}
+        }
+        let Some(name) = topic.and_then(|topic| self.queue.topic(topic)).cloned() else { return };
+        let entry = Entry::Message(Message { topic: name, body: reply.body });
+        self.push_entry(topic.unwrap_or(pipeline::EVENT_TOPIC), entry, now());
+    }
+
+    /// Waits until what is known of the commands is recorded.
+    pub(super) async fn close_commands(&mut self) {
+        self.advance_commands();
+        while self.commands.ledger.is_busy()
+            && let Some(event) = self.commands.ledger.next_event().await
+        {
+            self.commands.on_ledger_event(event);
+            self.advance_commands();
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Writes the page of tag values, piece by piece.
+
+use std::time::{Duration, Instant};
+
+use super::pipeline::PlcPipeline;
+use crate::metrics::{TagPiece, TagPosition};
+
+/// Time to write a piece. The only thread polls between two pieces.
+const MAX_PIECE_TIME: Duration = Duration::from_millis(1);
+/// Length at which a piece ends.
+const MAX_PIECE_BYTES: usize = 32 * 1024;
+/// Number of tags between two looks at the clock.
+const TAGS_PER_LOOK: usize = 32;
+
+/// Returns the piece of the page at `position`. `now` is the time by which values are stale; the
+/// clock of the machine bounds how long writing may take.
+pub(super) fn write_piece(
+    pipelines: &[PlcPipeline],
+    mut position: TagPosition,
+    now: Instant,
+) -> TagPiece {
+    let deadline = Instant::now() + MAX_PIECE_TIME;
+    let mut text = String::with_capacity(MAX_PIECE_BYTES + MAX_PIECE_BYTES / 8);
+    loop {
+        if position.is_start_of_family() {
+            position.family.write_head(&mut text);
+        }
+        let Some(pipeline) = pipelines.get(position.plc) else {
+            match position.next_family() {
+                Some(next) => position = next,
+                None => return TagPiece { text, next: None },
+            }
+            continue;
+        };
+        let Some(latest) = pipeline.sampler.latest(position.class, position.tag, now) else {
+            position = TagPosition { plc: position.plc + 1, class: 0, tag: 0, ..position };
+            continue;
+        };
+        for latest in latest {
+            if latest.tag.metric {
+                position.family.write_tag(&mut text, &pipeline.name, latest);
+            }
+            position.tag += 1;
+            let is_look = position.tag.is_multiple_of(TAGS_PER_LOOK);
+            if text.len() >= MAX_PIECE_BYTES || is_look && Instant::now() >= deadline {
+                return TagPiece { text, next: Some(position) };
+            }
+        }
+        position = TagPosition { class: position.class + 1, tag: 0, ..position };
+    }
+}

@@ -1,0 +1,181 @@
+//! A command on its way through the pump, with channels in place of broker and PLC.
+
+use std::fs;
+use std::path::PathBuf;
+
+use provisioning::config::{Plc, WriteRule};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::{ImageReport, ImageState, WriteOrder, WriteOutcome, WriteReport};
+use crate::mqtt::{DeliveryTag, IncomingMessage};
+
+/// A pump with one PLC, and the other ends of its channels.
+struct World {
+    plcs: mpsc::Sender<plc::PlcEvent>,
+    orders: mpsc::Receiver<WriteOrder>,
+    broker: mpsc::Sender<mqtt::MqttEvent>,
+    requests: mpsc::Receiver<MqttRequest>,
+    /// `state_dir`, removed at the end.
+    dir: PathBuf,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl World {
+    /// Starts the pump with a writable tag `temperature`, in a session with the broker.
+    async fn start() -> Self {
+        let name =
+            format!("edge-gateway-commands-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let dir = std::env::temp_dir().join(name);
+        Self::start_in(dir).await
+    }
+
+    async fn start_in(dir: PathBuf) -> Self {
+        let mut config = testing::config(1);
+        config.gateway.state_dir.clone_from(&dir);
+        let Plc { tags, .. } = &mut config.plcs[0];
+        std::sync::Arc::make_mut(tags)[0].write = Some(Box::new(WriteRule::default()));
+        let (plcs, from_plcs) = mpsc::channel(4);
+        let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
+        let (outbox, requests) = mpsc::channel(mqtt::MAX_INFLIGHT);
+        let (order_sender, orders) = mpsc::channel(16);
+        let inputs = CommandInputs { orders: vec![order_sender], local: mpsc::channel(1).1 };
+        let metrics = Metrics::new(&config, "hash").unwrap();
+        let ends = (no_storage(), outbox);
+        let pump = Pump::new(&config, "hash", &metrics, health_inputs(), ends, inputs);
+        tokio::spawn(pump.run(from_plcs, from_broker, GRACE));
+        broker.send(connected(1)).await.unwrap();
+        Self { plcs, orders, broker, requests, dir }
+    }
+
+    async fn publish(&self, payload: &str, delivery: u16) {
+        let message = IncomingMessage {
+            topic: "edge/amsterdam-01/set/plc0".to_owned(),
+            payload: payload.as_bytes().to_vec(),
+            delivery: Some(DeliveryTag::unknown(delivery)),
+            ..IncomingMessage::default()
+        };
+        self.broker.send(mqtt::MqttEvent::Received(message)).await.unwrap();
+    }
+
+    /// Carries out the next order.
+    async fn obey(&mut self) -> WriteOrder {
+        let order = self.orders.recv().await.unwrap();
+        let image = |image: &crate::model::TagImage| ImageReport {
+            state: ImageState::Written,
+            read: Some(image.to_registers()),
+        };
+        let report = WriteReport {
+            number: order.number,
+            plc: order.plc,
+            outcome: WriteOutcome::Done,
+            found: Vec::new(),
+            images: order.write.iter().map(image).collect(),
+            at: UnixTime::from_micros(0),
+        };
+        self.plcs.send(plc::PlcEvent::Written(Box::new(report))).await.unwrap();
+        order
+    }
+
+    /// Returns the next acknowledgement to the broker, or the next message that is no status.
+    async fn next(&mut self) -> Result<DeliveryTag, (String, Value)> {
+        loop {
+            let message = match self.requests.recv().await.unwrap() {
+                MqttRequest::Acknowledge(delivery) => return Ok(delivery),
+                MqttRequest::Publish(message) => message,
+            };
+            if let Some(ticket) = message.ticket {
+                self.broker.send(mqtt::MqttEvent::Acknowledged { ticket }).await.unwrap();
+            }
+            if !message.topic.ends_with("/status") {
+                let payload = serde_json::from_slice(&message.payload).unwrap();
+                return Err((message.topic.to_string(), payload));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_is_acknowledged_when_it_is_recorded_and_replied_when_it_is_over() {
+    let mut world = World::start().await;
+    world.publish(r#"{"id":"a","write":{"temperature":7}}"#, 1).await;
+    // Not before the record is on disk.
+    let order = world.orders.recv().await.unwrap();
+    let ledger = fs::read_to_string(world.dir.join("commands/ledger")).unwrap();
+    assert!(ledger.contains("\"temperature\":7"), "{ledger}");
+    assert_eq!(world.next().await, Ok(DeliveryTag::unknown(1)));
+    let (topic, intent) = world.next().await.unwrap_err();
+    assert_eq!((topic.as_str(), &intent["step"]), ("edge/amsterdam-01/event", &json!("intent")));
+    let report = WriteReport {
+        number: order.number,
+        plc: 0,
+        outcome: WriteOutcome::Refused(3),
+        found: Vec::new(),
+        images: Vec::new(),
+        at: UnixTime::from_micros(0),
+    };
+    world.plcs.send(plc::PlcEvent::Written(Box::new(report))).await.unwrap();
+    let (topic, outcome) = world.next().await.unwrap_err();
+    assert_eq!((topic.as_str(), &outcome["state"]), ("edge/amsterdam-01/event", &json!("failed")));
+    let (topic, reply) = world.next().await.unwrap_err();
+    assert_eq!(topic, "edge/amsterdam-01/reply/plc0");
+    assert_eq!((&reply["exception"], &reply["gateway"]["seq"]), (&json!(3), &json!(0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_command_is_acknowledged_and_leaves_no_event() {
+    let mut world = World::start().await;
+    for (number, payload) in ["{", r#"{"pressure":1}"#, r#"{"nothing":1}"#].into_iter().enumerate()
+    {
+        let delivery = u16::try_from(number).unwrap();
+        world.publish(payload, delivery).await;
+        assert_eq!(world.next().await, Ok(DeliveryTag::unknown(delivery)));
+        let (topic, reply) = world.next().await.unwrap_err();
+        assert_eq!(
+            (topic.as_str(), &reply["state"]),
+            ("edge/amsterdam-01/reply/plc0", &json!("rejected"))
+        );
+    }
+    assert!(world.orders.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_place_for_the_record_nothing_is_written() {
+    let mut world = World::start_in("/dev/null/state".into()).await;
+    world.publish(r#"{"temperature":7}"#, 1).await;
+    assert_eq!(world.next().await, Ok(DeliveryTag::unknown(1)));
+    let (_, reply) = world.next().await.unwrap_err();
+    assert_eq!(reply["state"], "failed");
+    assert!(reply["reason"].as_str().unwrap().contains("record"), "{reply}");
+    assert!(world.orders.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_result_of_a_command_outlives_the_process() {
+    let mut world = World::start().await;
+    let command = r#"{"id":"a","write":{"temperature":7}}"#;
+    world.publish(command, 1).await;
+    world.obey().await;
+    let mut replies = Vec::new();
+    while replies.is_empty() {
+        replies.extend(world.next().await.err().filter(|(topic, _)| topic.contains("/reply/")));
+    }
+    // The pump ends with its PLC task, and has stored the outcome.
+    let dir = std::mem::take(&mut world.dir);
+    let World { plcs, requests, .. } = &mut world;
+    *plcs = mpsc::channel(1).0;
+    while requests.recv().await.is_some() {}
+    let mut again = World::start_in(dir).await;
+    again.publish(command, 2).await;
+    assert_eq!(again.next().await, Ok(DeliveryTag::unknown(2)));
+    let (_, reply) = again.next().await.unwrap_err();
+    let body = |reply: &Value| (reply["state"].clone(), reply["tags"].clone());
+    assert_eq!(body(&reply), body(&replies[0].1));
+    assert_eq!(reply["state"], "done");
+    assert!(again.orders.try_recv().is_err());
+}

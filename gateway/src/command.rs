@@ -1,0 +1,38 @@
+//! Commands from the broker and from this machine: from a payload to a checked [`WriteOrder`], and
+//! from the report of the PLC to the one reply. Pure: the caller receives, stores, sends.
+//!
+//! A command is refused at once, or accepted. An accepted one is recorded in the ledger first; when
+//! the record is durable, its order goes to the PLC; its report becomes the reply. So a write has a
+//! record at every moment, and a command whose id was used before is never carried out again.
+
+mod allow_list;
+mod desk;
+mod ledger;
+mod message;
+mod plc;
+mod reason;
+mod reply;
+mod report;
+mod strict_json;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use desk::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
+pub use ledger::LedgerBatch;
+pub use reason::CommandReason;
+pub use reply::{CommandReply, CommandState};
+
+pub use crate::model::WriteOrder;
+
+/// Longest payload of a command.
+pub const MAX_COMMAND_BYTES: usize = 64 << 10;
+/// Most tags in one command, in `write` and `expect` together.
+pub const MAX_TAGS: usize = 64;
+/// Most commands of one PLC that are not over.
+pub const MAX_WAITING: usize = 16;
+/// Most ids of one PLC that are kept.
+pub const MAX_IDS: usize = 10_000;
+/// Longest text of the sender that is kept, such as an id, in characters.
+const MAX_TEXT_CHARS: usize = 128;

@@ -1,0 +1,150 @@
+//! Ids: a command is carried out once, and its result can be asked for.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::command::MAX_IDS;
+use crate::command::testing::{Site, reply};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[test]
+fn a_repeated_id_gets_the_first_result_and_writes_nothing() {
+    let mut site = Site::new();
+    let command = r#"{"id":"a1","write":{"setpoint":21.5}}"#;
+    let first = site.send(command);
+    assert_eq!((&reply(&first)["state"], &reply(&first)["id"]), (&json!("done"), &json!("a1")));
+    site.advance(Duration::from_secs(1));
+    let second = site.send(command);
+    assert_eq!(
+        second,
+        [json!({
+            "id": "a1",
+            "state": "duplicate",
+            "tags": {"setpoint": {"wrote": 21.5, "read": 21.5}},
+            "reason": "the command with this id is over: done",
+            "at": "2026-12-01T10:00:00.000Z",
+            "first": "done",
+        })]
+    );
+    // Also with other content, which would be refused.
+    let other = site.send(r#"{"id":"a1","expires":1,"write":{"setpoint":1000}}"#);
+    assert_eq!(reply(&other)["state"], "duplicate");
+    // The number 1 and the text "1" are two ids.
+    assert_eq!(reply(&site.send(r#"{"id":"1","write":{"speed":1}}"#))["state"], "done");
+    assert_eq!(reply(&site.send(r#"{"id":1,"write":{"speed":1}}"#))["state"], "done");
+    assert_eq!(site.plc.writes, 3);
+}
+
+#[test]
+fn an_id_is_a_duplicate_while_its_command_is_under_way() {
+    let mut site = Site::new();
+    site.receive(r#"{"id":"a","write":{"speed":1}}"#);
+    site.receive(r#"{"id":"a","write":{"speed":1}}"#);
+    let replies = site.run();
+    let states: Vec<_> = replies.iter().map(|reply| reply["state"].as_str().unwrap()).collect();
+    assert_eq!((states, site.plc.writes), (vec!["duplicate", "done"], 1));
+}
+
+#[test]
+fn the_result_is_known_after_a_restart() {
+    let mut site = Site::new();
+    let command = r#"{"id":"a1","write":{"setpoint":21.5}}"#;
+    let first = site.send(command);
+    site.restart();
+    assert_eq!(site.send(command), first);
+    assert_eq!(site.plc.writes, 1);
+}
+
+#[test]
+fn an_interrupted_command_is_unknown_and_is_read_back() {
+    let mut site = Site::new();
+    let command = r#"{"id":"a1","by":"line 3","write":{"setpoint":21.5}}"#;
+    site.receive(command);
+    let batch = site.desk.take_batch(site.time.now).unwrap();
+    site.file = batch.bytes;
+    // The PLC had taken it.
+    site.plc.set(21, 0x41AC);
+    site.restart();
+    let under_way = site.desk.pending();
+    let replies = site.run();
+    let found = reply(&replies);
+    assert_eq!((&found["state"], under_way), (&json!("unknown"), 1));
+    assert_eq!(found["tags"], json!({"setpoint": {"read": 21.5}}));
+    assert_eq!(site.trail[0]["by"], "line 3");
+    assert_eq!((site.trail.len(), site.plc.writes), (1, 0));
+    // The asker gets the same truth again, in this run and in the next.
+    assert_eq!(reply(&site.send(command))["first"], "unknown");
+    site.restart();
+    assert_eq!(site.send(command), replies);
+    assert_eq!(site.plc.writes, 0);
+}
+
+#[test]
+fn ids_are_kept_for_seven_days_of_running() {
+    let mut site = Site::new();
+    let command = r#"{"id":"a","write":{"speed":1}}"#;
+    site.send(command);
+    // The wall clock may be set as it likes.
+    site.time.wall = crate::model::UnixTime::from_micros(0);
+    site.advance(6 * DAY);
+    site.run();
+    assert_eq!(reply(&site.send(command))["state"], "duplicate");
+    site.restart();
+    assert_eq!(reply(&site.send(command))["state"], "done");
+    assert_eq!(site.plc.writes, 1);
+    site.advance(DAY);
+    site.run();
+    assert_eq!(reply(&site.send(command))["state"], "done");
+    assert_eq!(site.plc.writes, 2);
+}
+
+#[test]
+fn a_full_ledger_refuses_new_ids_and_forgets_no_old_one() {
+    let mut site = Site::new();
+    for number in 0..MAX_IDS {
+        let replies = site.send(&format!(r#"{{"id":{number},"write":{{"speed":1}}}}"#));
+        assert_eq!(reply(&replies)["state"], "done");
+    }
+    let refused = site.send(r#"{"id":"new","write":{"speed":1}}"#);
+    assert!(reply(&refused)["reason"].as_str().unwrap().contains("too many"), "{refused:?}");
+    assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "done");
+    for number in [0, 1, MAX_IDS - 1] {
+        let again = site.send(&format!(r#"{{"id":{number},"write":{{"speed":1}}}}"#));
+        assert_eq!(reply(&again)["state"], "duplicate");
+    }
+    assert_eq!(site.plc.writes, MAX_IDS + 1);
+    // The file was rewritten on the way, and holds nothing but what is remembered.
+    assert!(site.file.len() < 6 << 20, "{} bytes", site.file.len());
+    site.restart();
+    assert_eq!(reply(&site.send(r#"{"id":7,"write":{"speed":1}}"#))["state"], "done");
+    assert_eq!(reply(&site.send(r#"{"id":"new","write":{"speed":1}}"#))["state"], "rejected");
+    assert_eq!(site.plc.writes, MAX_IDS + 1);
+    site.advance(8 * DAY);
+    assert_eq!(reply(&site.send(r#"{"id":"new","write":{"speed":1}}"#))["state"], "done");
+}
+
+#[test]
+fn a_damaged_or_torn_line_costs_only_what_it_says() {
+    let mut site = Site::new();
+    for id in ["a", "b", "c"] {
+        site.send(&format!(r#"{{"id":"{id}","write":{{"speed":1}}}}"#));
+    }
+    let whole = site.file.clone();
+    for place in (0..whole.len()).step_by(7) {
+        site.file = whole.clone();
+        site.file[place] ^= 0x20;
+        site.restart();
+        site.run();
+        site.file = whole[..place].to_vec();
+        site.restart();
+        site.run();
+        // What follows is whole again.
+        site.send(r#"{"id":"d","write":{"speed":1}}"#);
+        let writes = site.plc.writes;
+        site.restart();
+        assert_eq!(reply(&site.send(r#"{"id":"d","write":{"speed":1}}"#))["state"], "done");
+        assert_eq!(site.plc.writes, writes, "cut at {place}");
+    }
+}

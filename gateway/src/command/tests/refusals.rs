@@ -1,0 +1,165 @@
+//! What is refused, and with which reason.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::command::CommandEffect;
+use crate::command::testing::{Site, reply};
+use crate::model::ProgramSignature;
+
+#[test]
+fn what_the_allow_list_does_not_allow_is_refused_with_its_reason() {
+    let mut site = Site::new();
+    let mut shown = Vec::new();
+    for payload in [
+        r#"{"temperature":5}"#,
+        r#"{"nothing":5}"#,
+        r#"{"setpoint":90.6}"#,
+        r#"{"setpoint":-0.001}"#,
+        r#"{"setpoint":"21.5"}"#,
+        r#"{"setpoint":true}"#,
+        r#"{"setpoint":null}"#,
+        r#"{"setpoint":[1]}"#,
+        r#"{"setpoint":{"value":1}}"#,
+        r#"{"speed":5000}"#,
+        r#"{"speed":1.25}"#,
+        r#"{"mode":"fault"}"#,
+        r#"{"mode":1}"#,
+        r#"{"recipe":"0123456789012345678901"}"#,
+        r#"{"recipe":"日本"}"#,
+        r#"{"lamp":1}"#,
+        r#"{"limits":[1,2]}"#,
+        r#"{"limits":[1,2,10]}"#,
+        r#"{"total":2147483648}"#,
+        r#"{"total":1e300}"#,
+        r#"{"lamp":true,"lamps":3}"#,
+        r#"{"write":{"speed":1},"expect":{"speed":"x"}}"#,
+        r#"{"setpoint":5,"temperature":5}"#,
+        r#"{"id":"x","write":{"nothing":1}}"#,
+    ] {
+        let replies = site.send(payload);
+        let reply = reply(&replies);
+        assert_eq!(reply["state"], "rejected", "{payload}");
+        shown.push(format!("{payload}\n    {}", reply["reason"].as_str().unwrap()));
+    }
+    insta::assert_snapshot!(shown.join("\n"));
+    assert_eq!((site.plc.writes, site.trail.len(), site.file.len()), (0, 0, 0));
+}
+
+#[test]
+fn a_datagram_may_be_sent_back_with_its_read_only_values() {
+    let mut site = Site::new();
+    let datagram = r#"{"location":"amsterdam","datetime":"2026-12-01T10:00:00Z","device":"M241",
+        "machine":"pump6","temperature":18.25,"setpoint":30,"gateway":{"id":"x","seq":1}}"#;
+    let replies = site.send(datagram);
+    assert_eq!(reply(&replies)["tags"], json!({"setpoint": {"wrote": 30.0, "read": 30.0}}));
+    assert_eq!(site.trail[0]["write"], json!({"setpoint": 30}));
+    let only_read = site.send(r#"{"temperature":18.25}"#);
+    assert_eq!(reply(&only_read)["reason"], "the command names no tag to write");
+}
+
+#[test]
+fn what_may_be_old_is_refused() {
+    let mut site = Site::new();
+    let state = |site: &mut Site, payload: &str| {
+        let replies = site.send(payload);
+        reply(&replies)["state"].as_str().unwrap().to_owned()
+    };
+    site.is_retained = true;
+    assert_eq!(state(&mut site, r#"{"setpoint":1}"#), "rejected");
+    site.is_retained = false;
+    site.may_be_old = true;
+    assert_eq!(state(&mut site, r#"{"setpoint":1}"#), "rejected");
+    assert_eq!(state(&mut site, r#"{"id":"a","write":{"setpoint":1}}"#), "rejected");
+    assert_eq!(site.plc.writes, 0);
+    // A date says until when a command is valid, and so does the broker's own expiry.
+    let dated = r#"{"expires":"2026-12-01T10:00:01Z","write":{"setpoint":1}}"#;
+    assert_eq!(state(&mut site, dated), "done");
+    site.expires_in = Some(Duration::from_secs(1));
+    assert_eq!(state(&mut site, r#"{"setpoint":1}"#), "done");
+    site.advance(Duration::from_secs(1));
+    assert_eq!(state(&mut site, dated), "expired");
+    assert_eq!(state(&mut site, &dated.replace("2026", "1926")), "expired");
+    assert_eq!(state(&mut site, &dated.replace("2026", "9926")), "done");
+    site.time.is_clock_set = false;
+    assert_eq!(state(&mut site, &dated.replace("2026", "2036")), "rejected");
+    assert_eq!(site.plc.writes, 3);
+}
+
+#[test]
+fn an_order_carries_the_time_until_which_it_may_be_sent() {
+    let mut site = Site::new();
+    site.expires_in = Some(Duration::from_secs(5));
+    site.receive(r#"{"expires":"2026-12-01T10:00:02.500Z","write":{"setpoint":1}}"#);
+    site.desk.take_batch(site.time.now).unwrap();
+    site.desk.on_batch_stored(site.time);
+    let order = site.effects().into_iter().find_map(|effect| match effect {
+        CommandEffect::Order(order) => Some(order),
+        _ => None,
+    });
+    let limit = order.unwrap().not_after.unwrap();
+    assert_eq!(limit - site.time.now, Duration::from_millis(2_500));
+}
+
+#[test]
+fn a_tag_is_not_written_more_often_than_its_rate() {
+    let mut site = Site::new();
+    let mut done = 0;
+    for number in 0..1_000 {
+        let replies = site.send(&format!(r#"{{"pulse":{number}}}"#));
+        match reply(&replies)["state"].as_str() {
+            Some("done") => done += 1,
+            Some("rejected") => {
+                assert!(reply(&replies)["reason"].as_str().unwrap().contains("3/min"))
+            }
+            other => panic!("{other:?}"),
+        }
+        site.advance(Duration::from_millis(100));
+    }
+    // 100 seconds.
+    assert_eq!((done, site.plc.writes), (6, 6));
+}
+
+#[test]
+fn sixteen_commands_wait_and_no_more() {
+    let mut site = Site::new();
+    (0..20).for_each(|_| site.receive(r#"{"speed":1}"#));
+    let replies = site.run();
+    let count = |state: &str| replies.iter().filter(|reply| reply["state"] == *state).count();
+    assert_eq!((count("done"), count("rejected")), (16, 4));
+    assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "done");
+}
+
+#[test]
+fn another_program_in_the_plc_prevents_writes_until_it_is_accepted() {
+    let mut site = Site::new();
+    let (first, second) = (ProgramSignature([1, 2, 3, 4]), ProgramSignature([5, 6, 7, 8]));
+    site.desk.on_program(0, first);
+    assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "done");
+    site.desk.on_program(0, second);
+    assert_eq!(site.desk.other_program(0), Some(second));
+    let replies = site.send(r#"{"speed":1}"#);
+    assert!(reply(&replies)["reason"].as_str().unwrap().contains("accept_program"), "{replies:?}");
+    // Also after a restart with the same configuration.
+    site.restart();
+    site.desk.on_program(0, second);
+    assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "rejected");
+    site.desk.on_program(0, first);
+    assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "done");
+}
+
+#[test]
+fn a_command_that_cannot_be_recorded_is_not_carried_out() {
+    let mut site = Site::new();
+    site.receive(r#"{"id":"a","write":{"speed":1}}"#);
+    site.desk.take_batch(site.time.now).unwrap();
+    site.desk.on_batch_failed(site.time);
+    let replies = site.run();
+    assert_eq!((&reply(&replies)["state"], site.plc.writes), (&json!("failed"), 0));
+    // The id was not used.
+    assert_eq!(reply(&site.send(r#"{"id":"a","write":{"speed":1}}"#))["state"], "done");
+    site.restart();
+    assert_eq!(reply(&site.send(r#"{"id":"a","write":{"speed":1}}"#))["state"], "done");
+    assert_eq!(site.plc.writes, 1);
+}

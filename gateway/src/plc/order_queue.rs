@@ -1,0 +1,77 @@
+//! The write orders that wait for one connection, and when the next one may be sent. An order passes
+//! the polls, but orders take at most half of the time that requests may take: a flood of them does
+//! not stop the polls.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::model::WriteOrder;
+
+/// Longest pause after an order: one whose answer was missing must not delay the next for long.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// The receiving end of the channel of orders, whose capacity bounds how many wait.
+#[derive(Debug)]
+pub(super) struct OrderQueue {
+    /// Absent when the channel is closed and empty.
+    receiver: Option<mpsc::Receiver<WriteOrder>>,
+    /// Received while the task waited.
+    next: Option<WriteOrder>,
+    /// Share of the time that orders may take, in percent, above zero.
+    max_share: f64,
+    /// End of the pause after the last order.
+    paused_until: Option<Instant>,
+}
+
+impl OrderQueue {
+    /// Creates the queue of a connection with this `plc.max_share`, in percent.
+    pub(super) fn new(receiver: mpsc::Receiver<WriteOrder>, max_share: u16) -> Self {
+        let max_share = f64::from(max_share.max(1)) / 2.0;
+        Self { receiver: Some(receiver), next: None, max_share, paused_until: None }
+    }
+
+    /// Waits until an order may be taken; for ever if none can come.
+    pub(super) async fn wait(&mut self) {
+        if self.next.is_none() {
+            self.next = match &mut self.receiver {
+                Some(receiver) => receiver.recv().await,
+                None => std::future::pending().await,
+            };
+        }
+        if self.next.is_none() {
+            self.receiver = None;
+            return std::future::pending().await;
+        }
+        if let Some(until) = self.paused_until {
+            clock::sleep_until(Some(until)).await;
+        }
+    }
+
+    /// Takes the oldest order, if one waits and may be sent now.
+    pub(super) fn take(&mut self, now: Instant) -> Option<WriteOrder> {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        self.take_any()
+    }
+
+    /// Takes the oldest order, also during a pause.
+    pub(super) fn take_any(&mut self) -> Option<WriteOrder> {
+        self.next.take().or_else(|| self.receiver.as_mut()?.try_recv().ok())
+    }
+
+    /// Records that an order was carried out, and waited for answers for `busy`.
+    pub(super) fn on_done(&mut self, busy: Duration, now: Instant) {
+        let pause = busy.mul_f64(100.0 / self.max_share - 1.0).min(MAX_PAUSE);
+        self.paused_until = (!pause.is_zero()).then(|| now + pause);
+    }
+
+    /// Accepts no more orders; those that wait can still be taken.
+    pub(super) fn close(&mut self) {
+        if let Some(receiver) = &mut self.receiver {
+            receiver.close();
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Judges the requests of write orders: what each means for the unit and its connection.
+
+use std::time::Instant;
+
+use provisioning::plan::ReadRequest;
+
+use super::{LossCause, ServerState};
+use crate::model::{NotSentReason, Sentence, WriteOrder};
+use crate::plc::connection::{Blame, Exchange};
+use crate::plc::session::{RequestError, WriteRequest};
+use crate::plc::write_visit::WriteAnswer;
+use crate::plc::{PlcDiagnosis, ReadOutcome};
+
+/// The PLC accepted the request, and carries it out later (Modbus Application Protocol V1.1b3, 7).
+const ACKNOWLEDGE: u8 = 5;
+/// A device between the gateway and the unit got no answer from the unit.
+const TARGET_FAILED_TO_RESPOND: u8 = 0x0B;
+
+impl ServerState {
+    /// Returns the unit with this index in `config::Config::plcs`.
+    pub(in crate::plc) fn unit_of(&self, plc: u16) -> Option<usize> {
+        self.units.iter().position(|unit| unit.plc() == plc)
+    }
+
+    /// Returns why an order cannot be sent to a unit now: that is silent or not connected, or has
+    /// another program.
+    pub(in crate::plc) fn order_obstacle(
+        &self,
+        index: usize,
+        order: &WriteOrder,
+    ) -> Option<NotSentReason> {
+        if !self.is_reachable(index) {
+            return Some(self.unreachable(index));
+        }
+        let program = self.unit(index)?.identity_probe.program();
+        let signature = program.and_then(|program| program.signature);
+        let is_accepted = order.program.is_none_or(|accepted| signature == Some(accepted));
+        (!is_accepted).then_some(NotSentReason::ProgramChanged)
+    }
+
+    /// Returns why the unit cannot be reached.
+    pub(in crate::plc) fn unreachable(&self, index: usize) -> NotSentReason {
+        let diagnosis = self.unit(index).map(|unit| {
+            let reported = unit.reported_diagnosis().cloned();
+            reported.unwrap_or_else(|| PlcDiagnosis::too_many_connects(&unit.config))
+        });
+        let sentence = diagnosis.as_ref().map(Sentence::new);
+        sentence.map_or(NotSentReason::Stopping, NotSentReason::Unreachable)
+    }
+
+    /// Judges the answer to a read of an order.
+    pub(in crate::plc) fn on_order_read(
+        &mut self,
+        index: usize,
+        request: &ReadRequest,
+        exchange: Exchange,
+        at: (Instant, f64),
+    ) -> (ReadOutcome, Option<Blame>) {
+        let (outcome, verdict) = self.on_exchange(index, request, exchange, LossCause::Unknown, at);
+        (outcome, verdict.blame())
+    }
+
+    /// Judges the answer to a write; `None` when it was not sent.
+    ///
+    /// A device may drop the connection over a write that it rejects, so that a unit that had
+    /// answered is not taken for a silent one.
+    pub(in crate::plc) fn on_order_write(
+        &mut self,
+        index: usize,
+        request: &WriteRequest,
+        exchange: Exchange<()>,
+        at: (Instant, f64),
+    ) -> (Option<WriteAnswer>, Option<Blame>) {
+        let answer = exchange.answer.as_ref().map(to_write_answer);
+        let had_answered = self.unit(index).is_some_and(|unit| unit.session.has_answered);
+        let cause = if had_answered { LossCause::Request } else { LossCause::Unknown };
+        let (table, first, count) = request.range();
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        let range = ReadRequest { table, first, count, tags: Vec::new() };
+        let (_, verdict) = self.on_exchange(index, &range, exchange, cause, at);
+        (answer, verdict.blame())
+    }
+}
+
+fn to_write_answer(answer: &Result<(), RequestError>) -> WriteAnswer {
+    match answer {
+        Ok(()) => WriteAnswer::Acknowledged,
+        Err(RequestError::Refused(ACKNOWLEDGE | TARGET_FAILED_TO_RESPOND)) => WriteAnswer::Missing,
+        Err(RequestError::Refused(code)) => WriteAnswer::Refused(*code),
+        Err(
+            RequestError::TimedOut(_) | RequestError::Garbled(_) | RequestError::Disconnected(_),
+        ) => WriteAnswer::Missing,
+    }
+}

@@ -1,0 +1,285 @@
+//! One visit of a write order to its PLC: compare, read what must be kept, write, read back. Pure:
+//! it says what to send next, and is told what was answered.
+
+mod registers;
+#[cfg(test)]
+mod tests;
+
+use std::time::Instant;
+
+use provisioning::config;
+use provisioning::plan::ReadRequest;
+
+use super::session::WriteRequest;
+use super::{ReadFailure, ReadOutcome};
+use crate::codec;
+use crate::model::{
+    ImageReport, ImageState, NotSentReason, TagImage, UnixTime, WriteOrder, WriteOutcome,
+    WriteReport, WriteTask,
+};
+use registers::{RegisterMap, RegisterSpan, spans, write_requests};
+
+/// An order on its way: which of its requests were sent, and what was answered.
+///
+/// Each write request is sent at most once. After the first that is not acknowledged no further one
+/// is sent.
+#[derive(Debug)]
+pub(super) struct WriteVisit {
+    order: WriteOrder,
+    settings: config::Plc,
+    phase: VisitPhase,
+    /// Reads before the first write.
+    reads: Vec<RegisterSpan>,
+    before: RegisterMap,
+    writes: Vec<PlannedWrite>,
+    read_backs: Vec<RegisterSpan>,
+    after: RegisterMap,
+    outcome: Option<WriteOutcome>,
+}
+
+/// A write request, and what became of it.
+#[derive(Debug)]
+struct PlannedWrite {
+    request: WriteRequest,
+    state: ImageState,
+}
+
+/// Each with the index of the next request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum VisitPhase {
+    Reading(usize),
+    Writing(usize),
+    ReadingBack(usize),
+    Finished,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub(super) enum VisitStep {
+    Read(ReadRequest),
+    Write(WriteRequest),
+    /// Nothing is left to be sent.
+    Finish,
+}
+
+/// What became of a write request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum WriteAnswer {
+    Acknowledged,
+    /// The PLC refused it with this exception code.
+    Refused(u8),
+    /// It was sent, and no valid answer arrived: the PLC may have carried it out.
+    Missing,
+}
+
+/// Whether a visit reads the registers before it writes, even if it need not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ReadFirst {
+    /// Only what has to be compared or kept.
+    AsNeeded,
+    /// The server may have closed the connection while it was idle. That must not cost a write its
+    /// answer, so a read goes first.
+    Always,
+}
+
+impl WriteVisit {
+    pub(super) fn new(order: WriteOrder, settings: &config::Plc, read_first: ReadFirst) -> Self {
+        let read_backs = spans(&order.write, settings);
+        let mut before: Vec<TagImage> = order.expect.clone();
+        before.extend(registers::incomplete(&order.write));
+        let mut reads = spans(&before, settings);
+        if reads.is_empty() && read_first == ReadFirst::Always {
+            reads.extend(read_backs.first().copied());
+        }
+        let (phase, outcome) = match order.task {
+            WriteTask::Write => (VisitPhase::Reading(0), None),
+            WriteTask::ReadBack => (VisitPhase::ReadingBack(0), Some(WriteOutcome::Unknown)),
+        };
+        Self {
+            order,
+            settings: settings.clone(),
+            phase,
+            reads,
+            before: RegisterMap::default(),
+            writes: Vec::new(),
+            read_backs,
+            after: RegisterMap::default(),
+            outcome,
+        }
+    }
+
+    pub(super) const fn order(&self) -> &WriteOrder {
+        &self.order
+    }
+
+    /// Returns whether a write request was sent, or may have been by an earlier order.
+    pub(super) const fn is_read_back_due(&self) -> bool {
+        matches!(self.phase, VisitPhase::ReadingBack(_))
+    }
+
+    /// Returns what to send next, and for as long as that is not answered.
+    pub(super) fn next_step(&mut self, now: Instant) -> VisitStep {
+        if let VisitPhase::Reading(index) = self.phase {
+            if let Some(span) = self.reads.get(index) {
+                return VisitStep::Read(span.to_request());
+            }
+            self.begin_writing(now);
+        }
+        if let VisitPhase::Writing(index) = self.phase {
+            match self.writes.get(index) {
+                Some(write) => return VisitStep::Write(write.request.clone()),
+                None => self.begin_read_back(WriteOutcome::Done),
+            }
+        }
+        match self.phase {
+            VisitPhase::ReadingBack(index) => match self.read_backs.get(index) {
+                Some(span) => VisitStep::Read(span.to_request()),
+                None => self.finish(),
+            },
+            VisitPhase::Reading(_) | VisitPhase::Writing(_) | VisitPhase::Finished => {
+                VisitStep::Finish
+            }
+        }
+    }
+
+    /// Takes the answer to a read, or why there is none.
+    pub(super) fn on_read(&mut self, outcome: ReadOutcome) {
+        match self.phase {
+            VisitPhase::Reading(index) => {
+                let Some(span) = self.reads.get(index).copied() else { return };
+                match outcome {
+                    Ok(registers) => self.before.insert(span, &registers),
+                    // A read that is only to test the connection need not succeed.
+                    Err(ReadFailure::Refused(_) | ReadFailure::Busy) if !self.is_needed(span) => {}
+                    Err(ReadFailure::Refused(code)) => {
+                        return self.end(WriteOutcome::Refused(code));
+                    }
+                    Err(ReadFailure::Busy) => return self.end(WriteOutcome::Refused(SERVER_BUSY)),
+                    Err(ReadFailure::Unreachable | ReadFailure::Pending) => return,
+                }
+                self.phase = VisitPhase::Reading(index + 1);
+            }
+            VisitPhase::ReadingBack(index) => {
+                let Some(span) = self.read_backs.get(index).copied() else { return };
+                match outcome {
+                    Ok(registers) => self.after.insert(span, &registers),
+                    Err(ReadFailure::Unreachable | ReadFailure::Pending) => return,
+                    Err(ReadFailure::Refused(_) | ReadFailure::Busy) => {}
+                }
+                self.phase = VisitPhase::ReadingBack(index + 1);
+            }
+            VisitPhase::Writing(_) | VisitPhase::Finished => {}
+        }
+    }
+
+    /// Takes what became of a write that was sent.
+    pub(super) fn on_write(&mut self, answer: WriteAnswer) {
+        let VisitPhase::Writing(index) = self.phase else { return };
+        let Some(write) = self.writes.get_mut(index) else { return };
+        let (state, outcome) = match answer {
+            WriteAnswer::Acknowledged => {
+                write.state = ImageState::Written;
+                self.phase = VisitPhase::Writing(index + 1);
+                return;
+            }
+            WriteAnswer::Refused(code) => (ImageState::Refused(code), WriteOutcome::Refused(code)),
+            WriteAnswer::Missing => (ImageState::Unknown, WriteOutcome::Unknown),
+        };
+        write.state = state;
+        self.begin_read_back(outcome);
+    }
+
+    /// Ends a visit that cannot go on: nothing more is sent. If nothing was written, this is why.
+    pub(super) fn on_abandoned(&mut self, reason: NotSentReason) {
+        match self.phase {
+            VisitPhase::Writing(index) if index > 0 => self.end(WriteOutcome::Partial(reason)),
+            VisitPhase::Reading(_) | VisitPhase::Writing(_) => {
+                self.end(WriteOutcome::NotSent(reason));
+            }
+            VisitPhase::ReadingBack(_) | VisitPhase::Finished => self.phase = VisitPhase::Finished,
+        }
+    }
+
+    /// Returns the report, at the time of the last answer.
+    pub(super) fn into_report(self, at: UnixTime) -> WriteReport {
+        let images = self.order.write.iter().map(|image| ImageReport {
+            state: self.state_of(image),
+            read: self.after.registers_of(image),
+        });
+        let images = images.collect();
+        let found = self.order.expect.iter().map(|image| self.before.registers_of(image));
+        let found = found.collect();
+        let outcome = self.outcome.unwrap_or(WriteOutcome::NotSent(NotSentReason::Stopping));
+        let WriteOrder { number, plc, .. } = self.order;
+        WriteReport { number, plc, outcome, found, images, at }
+    }
+
+    /// Compares what was read, and plans the writes.
+    fn begin_writing(&mut self, now: Instant) {
+        let is_held = |image: &TagImage| self.is_held(image);
+        if !self.order.expect.iter().all(is_held) {
+            return self.end(WriteOutcome::ExpectationFailed);
+        }
+        if self.order.not_after.is_some_and(|limit| limit < now) {
+            return self.end(WriteOutcome::NotSent(NotSentReason::Expired));
+        }
+        let requests = write_requests(&self.order.write, &self.before, &self.settings);
+        let planned = |request| PlannedWrite { request, state: ImageState::NotSent };
+        self.writes = requests.into_iter().map(planned).collect();
+        self.phase = VisitPhase::Writing(0);
+    }
+
+    /// Returns whether the PLC held an image that was expected.
+    fn is_held(&self, image: &TagImage) -> bool {
+        let Some(found) = self.before.registers_of(image) else { return false };
+        let tag = image.tag.and_then(|index| self.settings.tags.get(usize::from(index)));
+        match tag {
+            Some(tag) => codec::holds_image(tag, &found, image),
+            None => found == image.to_registers(),
+        }
+    }
+
+    /// Returns whether a register of the span has to be compared or kept.
+    fn is_needed(&self, span: RegisterSpan) -> bool {
+        let incomplete = registers::incomplete(&self.order.write);
+        self.order.expect.iter().chain(&incomplete).any(|image| span.overlaps(image))
+    }
+
+    fn begin_read_back(&mut self, outcome: WriteOutcome) {
+        self.outcome = Some(outcome);
+        self.phase = VisitPhase::ReadingBack(0);
+    }
+
+    fn end(&mut self, outcome: WriteOutcome) {
+        self.outcome = Some(outcome);
+        self.phase = VisitPhase::Finished;
+    }
+
+    fn finish(&mut self) -> VisitStep {
+        self.phase = VisitPhase::Finished;
+        VisitStep::Finish
+    }
+
+    /// Returns the worst state of the requests with a part of an image. One that was written in
+    /// part may be anything.
+    fn state_of(&self, image: &TagImage) -> ImageState {
+        if self.order.task == WriteTask::ReadBack {
+            return ImageState::Unknown;
+        }
+        let parts =
+            self.writes.iter().filter(|write| registers::overlap(write.request.range(), image));
+        let states = parts.map(|write| write.state);
+        states.reduce(worse).unwrap_or(ImageState::NotSent)
+    }
+}
+
+/// Exception 6: the server is busy (Modbus Application Protocol V1.1b3, 7).
+const SERVER_BUSY: u8 = 6;
+
+/// Returns the state of an image of which one part has this state, and another part that.
+fn worse(one: ImageState, other: ImageState) -> ImageState {
+    match (one, other) {
+        (one, other) if one == other => one,
+        _ => ImageState::Unknown,
+    }
+}

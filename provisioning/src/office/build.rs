@@ -1,0 +1,432 @@
+//! Bundles of sites: what each box is told, encrypted where it is secret, counted and signed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use ring::digest::{Context, SHA256, digest};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::boxes::{Boxes, BoxesError};
+use super::certificates::{CertificateError, Certificates};
+use super::fleet::{
+    BrokerAuthentication, Fleet, RejectedFleet, SITES_DIR, Site, box_files, in_parallel,
+};
+use super::fleet_signing::{SigningError, SigningLists};
+use super::output_batch::OutputBatch;
+use super::output_file::{FileAccess, FileError};
+use super::secrets::{SecretError, Secrets};
+use super::signing::Signer;
+use super::site_edit::{SiteValue, set};
+use crate::bundle::{
+    Bundle, ContentsError, MAX_BUNDLE_BYTES, Manifest, SEALED_SECRETS, render_archive,
+};
+use crate::enrolment::{Enrolment, SealError, seal_secrets};
+use crate::regular_file;
+
+/// Directory with the secrets of each site, encrypted to its box.
+pub const SEALED_DIR: &str = "sealed";
+
+/// Sites between two reports of progress.
+const PART: usize = 512;
+/// Files that wait for one flush of the file system: a flush takes as long as for a few.
+const MAX_STAGED: usize = 20_000;
+
+/// Everything that building needs beside the files of the sites.
+#[derive(Debug)]
+pub struct Build<'a> {
+    /// Directory of the fleet.
+    pub dir: &'a Path,
+    /// The fleet.
+    pub fleet: &'a Fleet,
+    /// Certificates, with the authority if its key is at hand.
+    pub certificates: &'a Certificates,
+    /// What makes a bundle of signed contents.
+    pub sealing: Sealing<'a>,
+    /// Directory for bundles that web servers may offer.
+    pub out: &'a Path,
+}
+
+/// What becomes of the contents of a bundle.
+#[derive(Debug)]
+pub enum Sealing<'a> {
+    /// They are signed.
+    Signed(&'a SigningLists, &'a Signer),
+    /// They are left for `sign`, as `ID.bundle.tar`.
+    Unsigned,
+}
+
+/// What building did for a site.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum BuiltSite {
+    /// Nothing differs from its last bundle.
+    Unchanged,
+    /// There is a bundle with a new counter.
+    Counted(u64),
+    /// There is one with secrets in clear, in `secrets/bundles`.
+    ForStick(u64),
+    /// It is revoked: its box gets no bundle.
+    Revoked,
+    /// It has no box yet.
+    NotEnrolled,
+}
+
+/// Why a bundle is not built.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The fleet has a problem.
+    #[error(transparent)]
+    Fleet(#[from] RejectedFleet),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A secret is missing or exposed.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// An enrolment is damaged.
+    #[error(transparent)]
+    Boxes(#[from] BoxesError),
+    /// A certificate is missing.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The contents cannot be signed.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// The secrets cannot be encrypted.
+    #[error("{site}: {problem}")]
+    Seal {
+        /// The site.
+        site: String,
+        /// Why.
+        problem: SealError,
+    },
+    /// The contents cannot stand in a bundle.
+    #[error("{site}: {problem}")]
+    Contents {
+        /// The site.
+        site: String,
+        /// Why.
+        problem: ContentsError,
+    },
+    /// The bundle is too large.
+    #[error(
+        "the bundle of {site} has {bytes} bytes, and a box reads at most {MAX_BUNDLE_BYTES}: give \
+         it fewer tags"
+    )]
+    TooLarge {
+        /// The site.
+        site: String,
+        /// Its size.
+        bytes: usize,
+    },
+    /// The secrets of a site cannot be encrypted to a box that was not enrolled.
+    #[error(
+        "{site} has a public_key, but enrolled/sites/{site}.txt is missing: take the file of its \
+         box in with `edge-provision enrol {site} FILE`"
+    )]
+    NoEnrolment {
+        /// The site.
+        site: String,
+    },
+    /// A certificate needs the request of a box.
+    #[error(
+        "{site} has a key that was made here, and the broker asks for certificates: enrol its box \
+         first, or let the broker ask for passwords"
+    )]
+    NoRequest {
+        /// The site.
+        site: String,
+    },
+    /// The file of a site is not as it was when it was read.
+    #[error("sites/{site}.toml changed while it was built: build again")]
+    SiteChanged {
+        /// The site.
+        site: String,
+    },
+}
+
+/// The contents of one bundle.
+struct SiteContents {
+    files: BTreeMap<String, Zeroizing<Vec<u8>>>,
+    has_clear_secrets: bool,
+}
+
+impl Build<'_> {
+    /// Builds the bundles of sites and puts them into their places. `on_part` gets the results of
+    /// some hundred sites at a time, in the order of `sites`.
+    ///
+    /// # Errors
+    /// With the problem of the first site that has one. Thousands of sites before it may be in their
+    /// places then.
+    pub fn run<E: From<BuildError>>(
+        &self,
+        sites: &[&Site],
+        mut on_part: impl FnMut(&[&Site], &[BuiltSite]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut batch = OutputBatch::default();
+        for part in sites.chunks(PART) {
+            let build = |_: usize, sites: &[&Site]| {
+                let one = |site: &&Site| {
+                    let mut batch = OutputBatch::default();
+                    self.site(site, &mut batch).map(|built| (built, batch))
+                };
+                sites.iter().map(one).collect()
+            };
+            let mut built = Vec::new();
+            for result in in_parallel(part, build) {
+                let (site, files) = result?;
+                batch.append(files);
+                built.push(site);
+            }
+            if batch.len() > MAX_STAGED {
+                std::mem::take(&mut batch).commit().map_err(BuildError::from)?;
+            }
+            on_part(part, &built)?;
+        }
+        Ok(batch.commit().map_err(BuildError::from)?)
+    }
+
+    fn site(&self, site: &Site, batch: &mut OutputBatch) -> Result<BuiltSite, BuildError> {
+        if site.is_revoked {
+            return Ok(BuiltSite::Revoked);
+        }
+        let Some(tunnel_public_key) = site.public_key else { return Ok(BuiltSite::NotEnrolled) };
+        let contents = self.contents(site, batch)?;
+        let version = site.version.clone().or_else(|| self.fleet.settings().version.clone());
+        let mut manifest = Manifest {
+            gateway: site.id.clone(),
+            counter: site.counter,
+            version,
+            tunnel_public_key: Some(tunnel_public_key),
+        };
+        let digest = digest_of(&manifest, &contents.files);
+        let is_new = site.digest.as_ref() != Some(&digest) || site.counter == 0;
+        if is_new {
+            manifest.counter += 1;
+            self.count(site, manifest.counter, &digest, batch)?;
+        }
+        let counter = manifest.counter;
+        self.write(site, manifest, &contents, batch)?;
+        Ok(match (is_new, contents.has_clear_secrets) {
+            (false, _) => BuiltSite::Unchanged,
+            (true, false) => BuiltSite::Counted(counter),
+            (true, true) => BuiltSite::ForStick(counter),
+        })
+    }
+
+    /// Writes the bundle of a site.
+    fn write(
+        &self,
+        site: &Site,
+        manifest: Manifest,
+        contents: &SiteContents,
+        batch: &mut OutputBatch,
+    ) -> Result<(), BuildError> {
+        let error = |problem| BuildError::Contents { site: site.id.clone(), problem };
+        let files = contents.files.iter();
+        let files = files.map(|(name, content)| (name.as_str(), content.as_slice())).collect();
+        let rendered = Bundle::new(manifest, files).and_then(|bundle| bundle.render());
+        let rendered = Zeroizing::new(rendered.map_err(error)?);
+        let bytes = match self.sealing {
+            Sealing::Signed(lists, signer) => Zeroizing::new(lists.seal(&rendered, signer)?),
+            Sealing::Unsigned => rendered,
+        };
+        if bytes.len() > MAX_BUNDLE_BYTES {
+            return Err(BuildError::TooLarge { site: site.id.clone(), bytes: bytes.len() });
+        }
+        // A bundle with secrets in clear is for a stick: it must not lie where a server offers it.
+        let access =
+            if contents.has_clear_secrets { FileAccess::Secret } else { FileAccess::Public };
+        let offered = self.bundle_path(site, FileAccess::Public);
+        if contents.has_clear_secrets {
+            remove(&offered)?;
+        } else {
+            remove(&self.bundle_path(site, FileAccess::Secret))?;
+        }
+        batch.stage(&self.bundle_path(site, access), &bytes, access)?;
+        Ok(())
+    }
+
+    /// Returns the place of a site's bundle. `Secret` is one with secrets in clear.
+    fn bundle_path(&self, site: &Site, access: FileAccess) -> PathBuf {
+        let dir = match access {
+            FileAccess::Public => self.out.to_owned(),
+            FileAccess::Secret => Secrets::of_fleet(self.dir).file("bundles"),
+        };
+        match self.sealing {
+            Sealing::Signed(..) => dir.join(bundle_name(&site.id)),
+            Sealing::Unsigned => dir.join(format!("{}.bundle.tar", site.id)),
+        }
+    }
+
+    /// Writes counter and digest into the file of a site.
+    fn count(
+        &self,
+        site: &Site,
+        counter: u64,
+        digest: &str,
+        batch: &mut OutputBatch,
+    ) -> Result<(), BuildError> {
+        let path = self.dir.join(SITES_DIR).join(format!("{}.toml", site.id));
+        let text =
+            fs::read_to_string(&path).map_err(|error| FileError::new("read", &path, error))?;
+        let digest = SiteValue::Text(digest.to_owned());
+        let edited = set(&text, "digest", &digest)
+            .and_then(|text| set(&text, "counter", &SiteValue::Number(counter)))
+            .ok_or_else(|| BuildError::SiteChanged { site: site.id.clone() })?;
+        batch.stage(&path, edited.as_bytes(), FileAccess::Public)?;
+        Ok(())
+    }
+
+    fn contents(&self, site: &Site, batch: &mut OutputBatch) -> Result<SiteContents, BuildError> {
+        let files = self.fleet.site_files(site)?.into_iter();
+        let mut files: BTreeMap<_, _> =
+            files.map(|file| (file.name, Zeroizing::new(file.content))).collect();
+        let secrets = Secrets::of_fleet(self.dir);
+        let enrolment = Boxes::of_fleet(self.dir).get(&site.id)?;
+        let mut hidden = BTreeMap::new();
+        match self.fleet.settings().broker.authentication {
+            BrokerAuthentication::Password => {
+                let password = secrets.site_password(&site.id)?;
+                hidden.insert(box_files::PASSWORD, password);
+            }
+            BrokerAuthentication::Certificate => {
+                let no_request = || BuildError::NoRequest { site: site.id.clone() };
+                let enrolment = enrolment.as_ref().ok_or_else(no_request)?;
+                self.add_certificates(site, enrolment, &mut files, batch)?;
+            }
+        }
+        let has_clear_secrets = match &enrolment {
+            Some(_) if hidden.is_empty() => false,
+            Some(enrolment) => {
+                let sealed = self.sealed(site, enrolment, &hidden, batch)?;
+                files.insert(SEALED_SECRETS.to_owned(), Zeroizing::new(sealed));
+                false
+            }
+            None => {
+                let no_enrolment = || BuildError::NoEnrolment { site: site.id.clone() };
+                let key = secrets.site_key(&site.id)?.ok_or_else(no_enrolment)?;
+                hidden.insert(box_files::TUNNEL_KEY, key);
+                let clear = hidden.into_iter();
+                files.extend(clear.map(|(name, secret)| (name.to_owned(), line(&secret))));
+                true
+            }
+        };
+        Ok(SiteContents { files, has_clear_secrets })
+    }
+
+    fn add_certificates(
+        &self,
+        site: &Site,
+        enrolment: &Enrolment,
+        files: &mut BTreeMap<String, Zeroizing<Vec<u8>>>,
+        batch: &mut OutputBatch,
+    ) -> Result<(), BuildError> {
+        let request = &enrolment.certificate_request;
+        let (path, certificate) = self.certificates.of_gateway(&site.id, request)?;
+        batch.stage(&path, certificate.as_bytes(), FileAccess::Public)?;
+        let authority = self.certificates.authority()?;
+        for (name, pem) in
+            [(box_files::CERTIFICATE, certificate), (box_files::AUTHORITY, authority)]
+        {
+            files.insert(name.to_owned(), Zeroizing::new(pem.into_bytes()));
+        }
+        Ok(())
+    }
+
+    /// Returns the secrets of a site, encrypted to its box. age gives other bytes each time, so that
+    /// what was encrypted before is kept as long as secrets and box are the same.
+    fn sealed(
+        &self,
+        site: &Site,
+        enrolment: &Enrolment,
+        hidden: &BTreeMap<&str, Zeroizing<String>>,
+        batch: &mut OutputBatch,
+    ) -> Result<Vec<u8>, BuildError> {
+        let error = |problem| BuildError::Seal { site: site.id.clone(), problem };
+        let lines: BTreeMap<_, _> =
+            hidden.iter().map(|(name, secret)| (*name, line(secret))).collect();
+        let files: BTreeMap<_, _> =
+            lines.iter().map(|(name, line)| (*name, line.as_slice())).collect();
+        let members: Vec<_> = files.iter().map(|(name, line)| (*name, *line)).collect();
+        let archive = render_archive(&members).map_err(SealError::from).map_err(error)?;
+        let archive = Zeroizing::new(archive);
+        let recipient = &enrolment.age_recipient;
+        let path = self.dir.join(SEALED_DIR).join(format!("{}.age", site.id));
+        let secrets = Secrets::of_fleet(self.dir);
+        let digest_path = secrets.site_file(&site.id, SEALED_DIGEST);
+        let digest = |sealed: &[u8]| hex(&[recipient.as_bytes(), &archive, sealed]);
+        if let Some(sealed) = read_optional(&path)?
+            && read_optional(&digest_path)?.is_some_and(|known| known == digest(&sealed).as_bytes())
+        {
+            return Ok(sealed);
+        }
+        let sealed = seal_secrets(recipient, &files).map_err(error)?;
+        batch.stage(&path, &sealed, FileAccess::Public)?;
+        batch.stage(&digest_path, digest(&sealed).as_bytes(), FileAccess::Secret)?;
+        Ok(sealed)
+    }
+}
+
+/// Name of the file that shows which secrets `sealed/ID.age` holds.
+const SEALED_DIGEST: &str = "sealed.digest";
+
+/// Returns the name of a site's bundle.
+#[must_use]
+pub fn bundle_name(site: &str) -> String {
+    format!("edge-bundle-{site}.tar")
+}
+
+/// Returns a secret as a line of its file.
+fn line(secret: &str) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new([secret.as_bytes(), b"\n"].concat())
+}
+
+/// Returns the digest of everything in a bundle but its counter.
+fn digest_of(manifest: &Manifest, files: &BTreeMap<String, Zeroizing<Vec<u8>>>) -> String {
+    let key = manifest.tunnel_public_key.map(|key| key.to_string()).unwrap_or_default();
+    let version = manifest.version.clone().unwrap_or_default();
+    let mut parts = vec![manifest.gateway.as_bytes(), version.as_bytes(), key.as_bytes()];
+    for (name, content) in files {
+        parts.extend([name.as_bytes(), content.as_slice()]);
+    }
+    hex(&parts)
+}
+
+/// Returns the SHA-256 of parts, each with its length before it, in hexadecimal.
+fn hex(parts: &[&[u8]]) -> String {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&part.len().to_be_bytes());
+        context.update(part);
+    }
+    hex_of(context.finish().as_ref())
+}
+
+/// Returns the SHA-256 of a file in hexadecimal, as sha256sum(1) prints it.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    hex_of(digest(&SHA256, bytes).as_ref())
+}
+
+fn hex_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    match regular_file::read(path, MAX_BUNDLE_BYTES as u64) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::new("read", path, error)),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::new("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}

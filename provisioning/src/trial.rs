@@ -1,0 +1,279 @@
+//! A trial of a bundle: staged, tried, then confirmed or reverted. Pure: time and storage are
+//! arguments.
+//!
+//! The storage has two slots for whole bundles, and one record that says which slot is in use. A
+//! bundle goes into the slot that is not in use, and the record changes in one step. So at every
+//! instant of a power cut the old bundle or the new one is in use, and it is whole.
+//!
+//! A bundle on trial is confirmed when everything that it must reach was reached in time. The time
+//! is that of running, summed over restarts. The first bundle has nothing to go back to, so it is
+//! tried for ever.
+
+mod evidence;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use evidence::{Evidence, Missing};
+pub use record::{Reverted, TrialRecord, TrialRecordError, TriedBundle};
+
+/// Starts of a bundle on trial after which it is taken back: a power cut or a crash ends one.
+pub const MAX_STARTS: u32 = 5;
+
+/// Place for a whole bundle.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Slot {
+    /// The first place.
+    A,
+    /// The second place.
+    B,
+}
+
+/// Where bundles and the record are kept. Each write is on the disk when it returns.
+pub trait TrialStorage {
+    /// Why something cannot be read or written.
+    type Error;
+
+    /// Returns the record; none if there was no bundle yet.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read_record(&self) -> Result<Option<String>, Self::Error>;
+
+    /// Replaces the record in one step: after a power cut it is the old one or the new one.
+    ///
+    /// # Errors
+    /// When it cannot be written; it is the old one then.
+    fn write_record(&mut self, record: &str) -> Result<(), Self::Error>;
+
+    /// Writes a bundle into a slot. After a power cut the slot may hold anything.
+    ///
+    /// # Errors
+    /// When it cannot be written, as when the disk is full.
+    fn write_slot(&mut self, slot: Slot, bundle: &[u8]) -> Result<(), Self::Error>;
+}
+
+/// Why a trial cannot go on.
+#[derive(Debug, Error)]
+pub enum TrialError<E> {
+    /// The storage fails.
+    #[error("the bundles of this box cannot be read or written")]
+    Storage(#[source] E),
+    /// The record is damaged.
+    #[error(transparent)]
+    Record(#[from] TrialRecordError),
+    /// The bundle is not newer than the last one.
+    #[error("a bundle with counter {counter} was here before; the last one has {last}")]
+    NotNewer {
+        /// Counter of the bundle.
+        counter: u64,
+        /// Largest counter that was here.
+        last: u64,
+    },
+    /// Another bundle is on trial.
+    #[error("bundle {counter} is on trial; the next one has to wait until it is confirmed or not")]
+    OnTrial {
+        /// Counter of the bundle on trial.
+        counter: u64,
+    },
+}
+
+/// Why a bundle was taken back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RevertReason {
+    /// Something was not reached in time.
+    NotReached {
+        /// What is missing.
+        missing: Vec<Missing>,
+        /// The time that it had.
+        limit: Duration,
+    },
+    /// It was started too often without being confirmed.
+    TooManyStarts,
+}
+
+/// What to run, and whether it is on trial.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum InUse {
+    /// No bundle: the configuration of the box itself.
+    Nothing,
+    /// A confirmed bundle.
+    Confirmed(Slot),
+    /// A bundle on trial.
+    OnTrial {
+        /// Where it is.
+        slot: Slot,
+        /// The running time that is left; none if there is nothing to go back to.
+        left: Option<Duration>,
+    },
+}
+
+/// What follows from the evidence at some time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// The trial goes on.
+    Wait,
+    /// Everything was reached.
+    Confirm,
+    /// The time is over: the bundle before it is to be used.
+    Revert(RevertReason),
+}
+
+/// The trials of one box.
+#[derive(Debug)]
+pub struct Trials<S> {
+    storage: S,
+    record: TrialRecord,
+    /// The time that a bundle has to be confirmed.
+    limit: Duration,
+}
+
+impl<S: TrialStorage> Trials<S> {
+    /// Reads the record. `limit` is the running time that a bundle has to be confirmed.
+    ///
+    /// # Errors
+    /// When it cannot be read or is damaged.
+    pub fn open(storage: S, limit: Duration) -> Result<Self, TrialError<S::Error>> {
+        let text = storage.read_record().map_err(TrialError::Storage)?;
+        let record = text.as_deref().map(str::parse).transpose()?.unwrap_or_default();
+        Ok(Self { storage, record, limit })
+    }
+
+    /// Returns the record: which bundles are there, and what became of them.
+    pub const fn record(&self) -> &TrialRecord {
+        &self.record
+    }
+
+    /// Returns the storage.
+    pub const fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// Returns what is in use.
+    pub fn in_use(&self) -> InUse {
+        match (&self.record.tried, self.record.confirmed) {
+            (Some(tried), confirmed) => InUse::OnTrial {
+                slot: tried.slot,
+                left: confirmed.map(|_| self.limit.saturating_sub(tried.used)),
+            },
+            (None, Some((slot, _))) => InUse::Confirmed(slot),
+            (None, None) => InUse::Nothing,
+        }
+    }
+
+    /// Puts a verified bundle on trial: from now on it is in use.
+    ///
+    /// # Errors
+    /// When another one is on trial, the counter is not larger than all before it, or the storage
+    /// fails; what was in use is still in use then.
+    pub fn stage(&mut self, bundle: &[u8], counter: u64) -> Result<Slot, TrialError<S::Error>> {
+        if let Some(tried) = self.record.tried.as_ref().filter(|_| self.record.confirmed.is_some())
+        {
+            return Err(TrialError::OnTrial { counter: tried.counter });
+        }
+        let last = self.record.last_counter();
+        if counter <= last {
+            return Err(TrialError::NotNewer { counter, last });
+        }
+        let slot = self.record.free_slot();
+        self.storage.write_slot(slot, bundle).map_err(TrialError::Storage)?;
+        let tried = TriedBundle { slot, counter, starts: 0, used: Duration::ZERO };
+        self.write(TrialRecord { tried: Some(tried), last: counter, ..self.record.clone() })?;
+        Ok(slot)
+    }
+
+    /// Records that the bundle on trial is about to run. Returns why it was taken back if it was
+    /// started too often; then [`Self::in_use`] is the one before it.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn start(&mut self) -> Result<Option<RevertReason>, TrialError<S::Error>> {
+        let Some(mut tried) = self.record.tried.clone() else { return Ok(None) };
+        let has_other = self.record.confirmed.is_some();
+        if has_other && tried.starts >= MAX_STARTS {
+            self.revert(RevertReason::TooManyStarts).map(Some)
+        } else {
+            tried.starts = tried.starts.saturating_add(1);
+            self.write(TrialRecord { tried: Some(tried), ..self.record.clone() })?;
+            Ok(None)
+        }
+    }
+
+    /// Returns what follows from the evidence after the bundle has run for `running` since the last
+    /// [`Self::add_running_time`].
+    pub fn judge(&self, evidence: &Evidence, running: Duration) -> Verdict {
+        let Some(tried) = &self.record.tried else { return Verdict::Wait };
+        let missing = evidence.missing();
+        if missing.is_empty() {
+            return Verdict::Confirm;
+        }
+        let is_over = tried.used.saturating_add(running) >= self.limit;
+        if is_over && self.record.confirmed.is_some() {
+            return Verdict::Revert(RevertReason::NotReached { missing, limit: self.limit });
+        }
+        Verdict::Wait
+    }
+
+    /// Records time that the bundle on trial has run, before a restart and about every half minute:
+    /// what is not recorded does not count after a power cut, which counts as a start.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn add_running_time(&mut self, running: Duration) -> Result<(), TrialError<S::Error>> {
+        let Some(mut tried) = self.record.tried.clone() else { return Ok(()) };
+        tried.used = tried.used.saturating_add(running);
+        self.write(TrialRecord { tried: Some(tried), ..self.record.clone() })
+    }
+
+    /// Confirms the bundle on trial.
+    ///
+    /// # Errors
+    /// When the storage fails; it is still on trial then.
+    pub fn confirm(&mut self) -> Result<(), TrialError<S::Error>> {
+        let Some(tried) = &self.record.tried else { return Ok(()) };
+        let confirmed = Some((tried.slot, tried.counter));
+        // A success ends the story of the one before.
+        self.write(TrialRecord { confirmed, tried: None, reverted: None, ..self.record.clone() })
+    }
+
+    /// Takes the bundle on trial back, if there is one before it. Its counter is never taken again.
+    ///
+    /// # Errors
+    /// When the storage fails; it is still on trial then.
+    pub fn revert(&mut self, reason: RevertReason) -> Result<RevertReason, TrialError<S::Error>> {
+        if let Some(tried) = self.record.tried.as_ref().filter(|_| self.record.confirmed.is_some())
+        {
+            let reverted = Reverted { counter: tried.counter, reason: reason.to_string() };
+            let reverted = Some(reverted);
+            self.write(TrialRecord { tried: None, reverted, ..self.record.clone() })?;
+        }
+        Ok(reason)
+    }
+
+    fn write(&mut self, record: TrialRecord) -> Result<(), TrialError<S::Error>> {
+        self.storage.write_record(&record.to_string()).map_err(TrialError::Storage)?;
+        self.record = record;
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for RevertReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotReached { missing, limit } => {
+                let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+                let minutes = limit.as_secs_f64() / 60.0;
+                write!(f, "after {minutes:.0} min of running: {}", missing.join("; "))
+            }
+            Self::TooManyStarts => write!(
+                f,
+                "it was started {MAX_STARTS} times without being confirmed: the program crashed, \
+                 or the power failed"
+            ),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What a bundle on trial must have reached.
+
+use std::fmt;
+
+/// What was reached with a bundle since its last start. PLCs are no part of it: machines are
+/// switched off at night.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Evidence {
+    /// The tunnel is up to one of its hubs, or the bundle has no tunnel.
+    pub tunnel: bool,
+    /// The broker has accepted the connection.
+    pub broker: bool,
+    /// The broker has granted the subscription to `offer`.
+    pub offer: bool,
+    /// The broker has granted the subscription to `set`, or nothing is writable.
+    pub set: bool,
+    /// The broker has acknowledged the status with the counter of this bundle.
+    pub status: bool,
+    /// The manifest of this very bundle was fetched again.
+    pub manifest: bool,
+}
+
+/// Something that a bundle on trial has not reached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Missing {
+    /// The tunnel is not up.
+    Tunnel,
+    /// The broker has not accepted the connection.
+    Broker,
+    /// The broker has not granted `offer`.
+    Offer,
+    /// The broker has not granted `set`.
+    Set,
+    /// The broker has not acknowledged the status.
+    Status,
+    /// The manifest was not fetched.
+    Manifest,
+}
+
+impl Evidence {
+    /// Returns what was not reached, in the order in which it is reached. Nothing behind the first
+    /// of it says more, except that both subscriptions may be refused.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Missing> {
+        let all = [
+            (self.tunnel, Missing::Tunnel),
+            (self.broker, Missing::Broker),
+            (self.offer, Missing::Offer),
+            (self.set, Missing::Set),
+            (self.status, Missing::Status),
+            (self.manifest, Missing::Manifest),
+        ];
+        let mut missing: Vec<_> =
+            all.into_iter().filter(|(is_reached, _)| !is_reached).map(|(_, what)| what).collect();
+        if matches!(missing.first(), Some(Missing::Tunnel | Missing::Broker)) {
+            missing.truncate(1);
+        }
+        missing
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tunnel => "the tunnel did not come up: check the hub, its key and the network",
+            Self::Broker => {
+                "the broker did not accept the connection: check its address and the \
+                             user of this gateway"
+            }
+            Self::Offer => {
+                "the broker did not grant the subscription to `offer`: check its access \
+                            list"
+            }
+            Self::Set => {
+                "the broker did not grant the subscription to `set`: check its access list"
+            }
+            Self::Status => "the broker did not acknowledge the status: check its access list",
+            Self::Manifest => "the bundle could not be fetched again: check `[bundle] url`",
+        })
+    }
+}

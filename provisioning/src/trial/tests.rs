@@ -1,0 +1,344 @@
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(600);
+const ALL: Evidence =
+    Evidence { tunnel: true, broker: true, offer: true, set: true, status: true, manifest: true };
+
+/// A disk whose power fails after a number of steps. A write of a slot is two steps: in between,
+/// half of it is there. A record is replaced in one.
+#[derive(Clone, Debug, Default)]
+struct Disk(Rc<RefCell<Content>>);
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    record: Option<String>,
+    slots: [Vec<u8>; 2],
+    /// Steps until the power fails; none for never.
+    steps_left: Option<usize>,
+}
+
+#[derive(Debug, Eq, PartialEq)]
+struct PowerCut;
+
+impl Disk {
+    fn step(&self) -> Result<(), PowerCut> {
+        match &mut self.0.borrow_mut().steps_left {
+            Some(0) => Err(PowerCut),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn slot(&self, slot: Slot) -> Vec<u8> {
+        self.0.borrow().slots[index(slot)].clone()
+    }
+}
+
+fn index(slot: Slot) -> usize {
+    match slot {
+        Slot::A => 0,
+        Slot::B => 1,
+    }
+}
+
+impl TrialStorage for Disk {
+    type Error = PowerCut;
+
+    fn read_record(&self) -> Result<Option<String>, PowerCut> {
+        Ok(self.0.borrow().record.clone())
+    }
+
+    fn write_record(&mut self, record: &str) -> Result<(), PowerCut> {
+        self.step()?;
+        self.0.borrow_mut().record = Some(record.to_owned());
+        self.step()
+    }
+
+    fn write_slot(&mut self, slot: Slot, bundle: &[u8]) -> Result<(), PowerCut> {
+        self.step()?;
+        self.0.borrow_mut().slots[index(slot)] = bundle[..bundle.len() / 2].to_vec();
+        self.step()?;
+        self.0.borrow_mut().slots[index(slot)] = bundle.to_vec();
+        self.step()
+    }
+}
+
+fn open(disk: &Disk) -> Trials<Disk> {
+    Trials::open(disk.clone(), LIMIT).unwrap()
+}
+
+fn content(counter: u64) -> Vec<u8> {
+    format!("bundle {counter}").into_bytes()
+}
+
+/// Returns the bundle in use; panics if it is not whole.
+fn bundle_in_use(trials: &Trials<Disk>) -> Option<Vec<u8>> {
+    let slot = match trials.in_use() {
+        InUse::Nothing => return None,
+        InUse::Confirmed(slot) | InUse::OnTrial { slot, .. } => slot,
+    };
+    Some(trials.storage().slot(slot))
+}
+
+/// Returns a disk with confirmed bundles up to this counter.
+fn with_confirmed(counter: u64) -> Disk {
+    let disk = Disk::default();
+    let mut trials = open(&disk);
+    for counter in 1..=counter {
+        trials.stage(&content(counter), counter).unwrap();
+        trials.confirm().unwrap();
+    }
+    disk
+}
+
+#[test]
+fn a_bundle_is_confirmed_when_everything_is_reached() {
+    let disk = with_confirmed(1);
+    let mut trials = open(&disk);
+    trials.stage(&content(2), 2).unwrap();
+    assert_eq!(trials.start().unwrap(), None);
+    let mut evidence = Evidence::default();
+    let reached: [fn(&mut Evidence); 6] = [
+        |evidence| evidence.tunnel = true,
+        |evidence| evidence.broker = true,
+        |evidence| evidence.offer = true,
+        |evidence| evidence.set = true,
+        |evidence| evidence.status = true,
+        |evidence| evidence.manifest = true,
+    ];
+    for reach in reached {
+        assert_eq!(trials.judge(&evidence, Duration::from_secs(599)), Verdict::Wait);
+        assert!(matches!(trials.judge(&evidence, LIMIT), Verdict::Revert(_)));
+        reach(&mut evidence);
+    }
+    assert_eq!(trials.judge(&evidence, LIMIT), Verdict::Confirm, "in the last moment");
+    trials.confirm().unwrap();
+    assert_eq!(open(&disk).in_use(), InUse::Confirmed(Slot::B));
+    assert_eq!(bundle_in_use(&open(&disk)), Some(content(2)));
+}
+
+#[test]
+fn a_bundle_that_loses_the_hub_is_taken_back_and_never_tried_again() {
+    let disk = with_confirmed(1);
+    let mut trials = open(&disk);
+    trials.stage(&content(2), 2).unwrap();
+    // The time is that of running, over restarts.
+    for _ in 0..2 {
+        trials.start().unwrap();
+        trials.add_running_time(Duration::from_secs(250)).unwrap();
+        trials = open(&disk);
+    }
+    let left = Some(Duration::from_secs(100));
+    assert_eq!(trials.in_use(), InUse::OnTrial { slot: Slot::B, left });
+    let none = Evidence::default();
+    assert_eq!(trials.judge(&none, Duration::from_secs(99)), Verdict::Wait);
+    let Verdict::Revert(reason) = trials.judge(&none, Duration::from_secs(100)) else { panic!() };
+    let reason = trials.revert(reason).unwrap();
+    assert_eq!(
+        reason.to_string(),
+        "after 10 min of running: the tunnel did not come up: check the hub, its key and the network"
+    );
+    let mut trials = open(&disk);
+    assert_eq!(bundle_in_use(&trials), Some(content(1)));
+    assert_eq!(trials.record().reverted.as_ref().unwrap().counter, 2);
+    let again = trials.stage(&content(2), 2).unwrap_err();
+    assert!(matches!(again, TrialError::NotNewer { counter: 2, last: 2 }));
+    trials.stage(&content(3), 3).unwrap();
+    trials.confirm().unwrap();
+    assert_eq!(trials.record().reverted, None);
+}
+
+#[test]
+fn crashes_and_power_cuts_count_as_starts() {
+    let disk = with_confirmed(1);
+    open(&disk).stage(&content(2), 2).unwrap();
+    for _ in 0..MAX_STARTS {
+        assert_eq!(open(&disk).start().unwrap(), None);
+    }
+    let mut trials = open(&disk);
+    assert_eq!(trials.start().unwrap(), Some(RevertReason::TooManyStarts));
+    assert_eq!(bundle_in_use(&trials), Some(content(1)));
+}
+
+#[test]
+fn the_first_bundle_is_tried_for_ever_and_the_next_one_may_replace_it() {
+    let disk = Disk::default();
+    let mut trials = open(&disk);
+    assert_eq!((trials.in_use(), trials.start().unwrap()), (InUse::Nothing, None));
+    trials.stage(&content(1), 1).unwrap();
+    for _ in 0..100 {
+        assert_eq!(open(&disk).start().unwrap(), None);
+    }
+    let mut trials = open(&disk);
+    assert_eq!(trials.judge(&Evidence::default(), LIMIT * 1000), Verdict::Wait);
+    trials.revert(RevertReason::TooManyStarts).unwrap();
+    assert_eq!(trials.in_use(), InUse::OnTrial { slot: Slot::A, left: None });
+    // A person brings another one.
+    trials.stage(&content(2), 2).unwrap();
+    assert_eq!(trials.in_use(), InUse::OnTrial { slot: Slot::B, left: None });
+    trials.confirm().unwrap();
+    assert_eq!(bundle_in_use(&open(&disk)), Some(content(2)));
+}
+
+#[test]
+fn one_bundle_is_on_trial_at_a_time() {
+    let mut trials = open(&with_confirmed(1));
+    trials.stage(&content(2), 2).unwrap();
+    let second = trials.stage(&content(3), 3).unwrap_err();
+    assert!(matches!(second, TrialError::OnTrial { counter: 2 }));
+    assert_eq!(bundle_in_use(&trials), Some(content(2)));
+}
+
+/// Stages a bundle and ends its trial; stops at the power cut.
+fn change(disk: &Disk, is_good: bool) -> Result<(), TrialError<PowerCut>> {
+    let mut trials = Trials::open(disk.clone(), LIMIT)?;
+    if trials.record().last_counter() < 3 {
+        trials.stage(&content(3), 3)?;
+    }
+    trials.start()?;
+    trials.add_running_time(Duration::from_secs(30))?;
+    if is_good {
+        trials.confirm()?;
+    } else if let Verdict::Revert(reason) = trials.judge(&Evidence::default(), LIMIT) {
+        trials.revert(reason)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn at_every_power_cut_the_old_bundle_or_the_new_one_is_in_use_and_whole() {
+    for (is_good, last) in [(true, content(3)), (false, content(2))] {
+        let mut cuts = 0;
+        loop {
+            let disk = with_confirmed(2);
+            disk.0.borrow_mut().steps_left = Some(cuts);
+            let is_cut = change(&disk, is_good).is_err();
+            disk.0.borrow_mut().steps_left = None;
+            let found = bundle_in_use(&open(&disk)).unwrap();
+            assert!([content(2), content(3)].contains(&found), "step {cuts}");
+            // With power again, the change is made or taken back as if nothing had happened.
+            change(&disk, is_good).unwrap();
+            assert_eq!(bundle_in_use(&open(&disk)).unwrap(), last, "step {cuts}");
+            if !is_cut {
+                break;
+            }
+            cuts += 1;
+        }
+        assert!(cuts > 9, "{cuts} steps");
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_what_was_in_use() {
+    let disk = with_confirmed(2);
+    disk.0.borrow_mut().steps_left = Some(1);
+    let mut trials = open(&disk);
+    assert!(matches!(trials.stage(&content(3), 3), Err(TrialError::Storage(PowerCut))));
+    disk.0.borrow_mut().steps_left = None;
+    assert_eq!(bundle_in_use(&trials), Some(content(2)));
+    trials.stage(&content(3), 3).unwrap();
+    assert_eq!(bundle_in_use(&open(&disk)), Some(content(3)));
+}
+
+#[test]
+fn what_is_missing_is_named_without_what_follows_from_it() {
+    assert_eq!(Evidence::default().missing(), [Missing::Tunnel]);
+    let no_broker = Evidence { tunnel: true, ..Evidence::default() };
+    assert_eq!(no_broker.missing(), [Missing::Broker]);
+    let no_rights = Evidence { offer: false, set: false, ..ALL };
+    assert_eq!(no_rights.missing(), [Missing::Offer, Missing::Set]);
+    assert_eq!(ALL.missing(), []);
+}
+
+/// A step of a box's life.
+#[derive(Clone, Debug)]
+enum Step {
+    Stage,
+    Start,
+    Run(u64),
+    Confirm,
+    Judge,
+    Cut(usize),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        Just(Step::Stage),
+        Just(Step::Start),
+        (0..400_u64).prop_map(Step::Run),
+        Just(Step::Confirm),
+        Just(Step::Judge),
+        (0..6_usize).prop_map(Step::Cut),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_whole_bundle_is_in_use_in_every_life(steps in prop::collection::vec(any_step(), 1..60)) {
+        let disk = Disk::default();
+        let mut trials = open(&disk);
+        let mut last = 0;
+        for step in steps {
+            let done = match step {
+                Step::Stage => {
+                    let counter = trials.record().last_counter() + 1;
+                    trials.stage(&content(counter), counter).map(|_| ())
+                }
+                Step::Start => trials.start().map(|_| ()),
+                Step::Run(seconds) => trials.add_running_time(Duration::from_secs(seconds)),
+                Step::Confirm => trials.confirm(),
+                Step::Judge => match trials.judge(&Evidence::default(), LIMIT) {
+                    Verdict::Revert(reason) => trials.revert(reason).map(|_| ()),
+                    Verdict::Confirm | Verdict::Wait => Ok(()),
+                },
+                Step::Cut(steps) => {
+                    disk.0.borrow_mut().steps_left = Some(steps);
+                    Ok(())
+                }
+            };
+            if matches!(done, Err(TrialError::Storage(PowerCut))) {
+                disk.0.borrow_mut().steps_left = None;
+                trials = open(&disk);
+            }
+            if let Some(bundle) = bundle_in_use(&trials) {
+                let text = String::from_utf8(bundle).unwrap();
+                let counter: u64 = text.strip_prefix("bundle ").unwrap().parse().unwrap();
+                prop_assert!((1..=trials.record().last_counter()).contains(&counter));
+            }
+            prop_assert!(trials.record().last_counter() >= last);
+            last = trials.record().last_counter();
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back(
+        confirmed in prop::option::of((any::<bool>(), 1..u64::from(u32::MAX))),
+        tried in prop::option::of((any::<bool>(), 1..u64::from(u32::MAX), any::<u32>(), 0..1_000_000_u64)),
+        reverted in prop::option::of((1..u64::from(u32::MAX), ".{0,80}")),
+        last in 0..u64::from(u32::MAX),
+    ) {
+        let slot = |first| if first { Slot::A } else { Slot::B };
+        let record = TrialRecord {
+            confirmed: confirmed.map(|(first, counter)| (slot(first), counter)),
+            tried: tried.map(|(first, counter, starts, used)| TriedBundle {
+                slot: slot(first), counter, starts, used: Duration::from_millis(used),
+            }),
+            reverted: reverted.map(|(counter, reason)| Reverted { counter, reason }),
+            last,
+        };
+        prop_assert_eq!(record.to_string().parse::<TrialRecord>(), Ok(record));
+    }
+
+    #[test]
+    fn any_record_is_read_or_refused(text in ".{0,200}") {
+        let _ = text.parse::<TrialRecord>();
+    }
+}
