@@ -25,10 +25,8 @@ pub(super) fn content(plc: &CommandPlc, order: &WriteOrder, report: &WriteReport
             Some(CommandReason::Partial(Box::new(not_sent(reason))))
         }
     };
-    let exception = match report.outcome {
-        WriteOutcome::Refused(code) => Some(code),
-        _ => None,
-    };
+    let exception =
+        if let WriteOutcome::Refused(code) = report.outcome { Some(code) } else { None };
     let tags = if report.outcome == WriteOutcome::ExpectationFailed {
         let found = report.found.iter().map(|found| (None, found.as_ref()));
         tags(plc, &order.expect, found)
