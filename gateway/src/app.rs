@@ -114,14 +114,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let command_inputs = CommandInputs { orders: order_channels.senders, local };
     let ends = (open_storage(&config)?, outbox);
     let mut pump = Pump::new(&config, &hash, &metrics, inputs, ends, command_inputs);
-    let has_tags = config.plcs.iter().flat_map(|plc| &*plc.tags).any(|tag| tag.metric);
-    let router = web::router(Sources {
-        metrics: metrics.clone(),
-        tags: has_tags.then(|| pump.tag_page()),
-        liveness: pump.liveness(),
-        readiness: pump.readiness(),
-        status: pump.status(),
-    });
+    let router = web::router(sources(&config, &metrics, &mut pump));
     let serving = Stage::new("serving");
     network.serve(&router, &serving, &fatal);
     let router = router.merge(local_write::router(local_commands));
@@ -151,13 +144,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
 
-    systemd::notify_ready();
-    tracing::info!("running");
-    let failed = tokio::select! {
-        () = stop.cancelled() => false,
-        () = fatal.cancelled() => true,
-    };
-    systemd::notify_stopping();
+    let failed = wait_for_end(&stop, &fatal).await;
     // Each stage ends when its source does: the PLC tasks at the token, the pump when the last PLC
     // task has ended and the queue is empty, the MQTT task when the pump has closed the outbox.
     tokio::join!(
@@ -170,6 +157,31 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     // The tunnel last: the drained messages and the DISCONNECT went through it.
     network.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
     if failed { Err(AppError::TaskEnded) } else { Ok(()) }
+}
+
+/// Returns what the HTTP pages show.
+fn sources(config: &Config, metrics: &Metrics, pump: &mut Pump) -> Sources {
+    let has_tags = config.plcs.iter().flat_map(|plc| &*plc.tags).any(|tag| tag.metric);
+    Sources {
+        metrics: metrics.clone(),
+        tags: has_tags.then(|| pump.tag_page()),
+        liveness: pump.liveness(),
+        readiness: pump.readiness(),
+        status: pump.status(),
+    }
+}
+
+/// Reports to systemd that the gateway runs, and waits until it has to end. Returns whether a task
+/// has failed.
+async fn wait_for_end(stop: &CancellationToken, fatal: &CancellationToken) -> bool {
+    systemd::notify_ready();
+    tracing::info!("running");
+    let failed = tokio::select! {
+        () = stop.cancelled() => false,
+        () = fatal.cancelled() => true,
+    };
+    systemd::notify_stopping();
+    failed
 }
 
 /// Sets what holds for the whole process. Returns the connections to PLCs that it may open.
