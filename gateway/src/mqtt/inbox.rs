@@ -211,17 +211,13 @@ mod tests {
     }
 
     fn delivered(verdict: Verdict) -> IncomingMessage {
-        match verdict {
-            Verdict::Deliver(message) => message,
-            other => panic!("{other:?}"),
-        }
+        let Verdict::Deliver(message) = verdict else { panic!("{verdict:?}") };
+        message
     }
 
     fn remedy(verdict: Verdict) -> ForeignRemedy {
-        match verdict {
-            Verdict::Foreign(remedy) => remedy,
-            other => panic!("{other:?}"),
-        }
+        let Verdict::Foreign(remedy) = verdict else { panic!("{verdict:?}") };
+        remedy
     }
 
     #[test]
