@@ -211,17 +211,13 @@ mod tests {
     }
 
     fn delivered(verdict: InboxDecision) -> IncomingMessage {
-        match verdict {
-            InboxDecision::Deliver(message) => message,
-            other => panic!("{other:?}"),
-        }
+        let InboxDecision::Deliver(message) = verdict else { panic!("{verdict:?}") };
+        message
     }
 
     fn remedy(verdict: InboxDecision) -> ForeignRemedy {
-        match verdict {
-            InboxDecision::Foreign(remedy) => remedy,
-            other => panic!("{other:?}"),
-        }
+        let InboxDecision::Foreign(remedy) = verdict else { panic!("{verdict:?}") };
+        remedy
     }
 
     #[test]
