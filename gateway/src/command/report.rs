@@ -16,7 +16,7 @@ pub(super) fn content(plc: &CommandPlc, order: &WriteOrder, report: &WriteReport
     let reason = match (&report.outcome, order.task) {
         // A command of an earlier run: what the PLC holds now does not show what it took.
         (_, WriteTask::ReadBack) => Some(CommandReason::Interrupted),
-        (WriteOutcome::Done, WriteTask::Write) => None,
+        (WriteOutcome::Done, WriteTask::Write | WriteTask::ReadAll) => None,
         (WriteOutcome::ExpectationFailed, _) => Some(CommandReason::ExpectationFailed),
         (WriteOutcome::Refused(code), _) => Some(CommandReason::Exception(*code)),
         (WriteOutcome::Unknown, _) => Some(CommandReason::NoAnswer),
