@@ -244,6 +244,10 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use provisioning::config::WriteRule;
+
     use super::*;
     use crate::testing;
 
@@ -251,6 +255,11 @@ mod tests {
     fn the_session_is_kept_unless_a_plc_is_published_with_qos_2() {
         let mut config = testing::config(2);
         config.mqtt.session_expiry = Duration::from_secs(60);
+        assert!(command_filters(&config).is_empty(), "no tag is writable");
+        assert_eq!(session_persistence(&config), SessionPersistence::Clean);
+        let tags = Arc::make_mut(&mut config.plcs[0].tags);
+        tags[0].write = Some(Box::new(WriteRule::default()));
+        assert_eq!(command_filters(&config), ["edge/amsterdam-01/set/+"]);
         for (qos, expected) in [
             (Qos::AtMostOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
             (Qos::AtLeastOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
@@ -262,6 +271,5 @@ mod tests {
         config.plcs[1].publish.qos = Qos::AtLeastOnce;
         config.mqtt.session_expiry = Duration::ZERO;
         assert_eq!(session_persistence(&config), SessionPersistence::Clean);
-        assert!(command_filters(&config).is_empty(), "no tag is writable");
     }
 }

@@ -185,7 +185,7 @@ impl Office {
         let (out, mut built) = (self.path("out/bundles"), Vec::new());
         let build = Build { dir, fleet: &fleet, certificates: &certificates, sealing, out: &out };
         let sites: Vec<_> = fleet.sites().iter().collect();
-        build.run(&sites, |part| {
+        build.run(&sites, |_, part| {
             built.extend_from_slice(part);
             Ok::<(), BuildError>(())
         })?;
@@ -525,4 +525,37 @@ fn certificates_are_renewed_by_bundles_and_only_the_authority_issues_them() {
         assert!(authority::end(renewals.last().unwrap()).unwrap() > now + (59 * 24).hours());
     }
     assert_eq!(renewals.len(), 3, "two renewals");
+}
+
+/// More sites than are built at a time.
+#[test]
+fn every_site_of_a_large_fleet_is_built_and_reported() {
+    let office = Office::empty();
+    let count = 1100;
+    for number in 0..count {
+        let (id, address) =
+            (format!("site-{number}"), format!("10.77.{}.{}", 1 + number / 200, 1 + number % 200));
+        let key = tunnel::PrivateKey::generate();
+        let text = format!(
+            "[site]\naddress = \"{address}\"\npublic_key = \"{}\"\n[[plc]]\nname = \"pump\"\n\
+             template = \"pump\"\naddress = \"192.168.1.10:502\"\n",
+            key.public_key()
+        );
+        fs::write(office.path("sites").join(format!("{id}.toml")), text).unwrap();
+        for (name, secret) in
+            [("tunnel.key", key.expose().as_str()), ("mqtt.password", "horse-battery")]
+        {
+            let path = office.path("secrets/sites").join(&id).join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, secret).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+    let told = office.done(&["build"]);
+    assert!(told.contains("1100 new bundles, 0 unchanged"), "{told}");
+    assert!(told.contains("built 1100 of 1100 sites"), "{told}");
+    let bundles = fs::read_dir(office.path("secrets/bundles")).unwrap().count();
+    assert_eq!(bundles, count);
+    let told = office.done(&["build"]);
+    assert!(told.contains("0 new bundles, 1100 unchanged"), "{told}");
 }

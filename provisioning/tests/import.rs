@@ -52,7 +52,11 @@ fn exports_become_tags_that_the_gateway_loads() {
         let import = import_all(files, model);
         let config = load(&import);
         assert_eq!(config.plcs[0].tags.len(), import.tags.len());
-        insta::with_settings!({ snapshot_path => "import/snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path("import/snapshots");
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.bind(|| {
             insta::assert_snapshot!(name, format!("{import}\n{}", import.to_toml()));
         });
     }

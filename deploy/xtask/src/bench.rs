@@ -14,11 +14,12 @@ pub(crate) struct BenchArguments {
     /// throughput and processor time, compared with wireguard-go, in network namespaces, as root.
     /// `queue`: appending, replay, start with a backlog. `replay`: the age of new values during the
     /// replay of a backlog to Mosquitto, after an outage of `--seconds`. `wear`: bytes written to
-    /// the device, compared with SQLite and redb, on loop devices, as root. `fleet`: the commands of
+    /// the device, compared with SQLite and redb, on loop devices, as root. `write`: the time from a
+    /// command to its reply under W3, beside fdatasync of the same disk. `fleet`: the commands of
     /// `edge-provision` with 10,000 sites. `import`: 20,000 variables of a PLC project, from each
     /// format.
     #[arg(value_parser = [
-        "W2", "W3", "W4", "W5", "tunnel", "queue", "replay", "wear", "fleet", "import",
+        "W2", "W3", "W4", "W5", "tunnel", "queue", "replay", "wear", "write", "fleet", "import",
     ])]
     workloads: Vec<String>,
     /// Also measures the peers: a script (pymodbus, aiomqtt), modpoll, modbus2mqtt, Node-RED.
@@ -54,6 +55,12 @@ pub(crate) fn bench(bench: &BenchArguments) -> Result<()> {
         measure.args(["--turns", &bench.turns.to_string()]);
         measure.args(["--seconds", &bench.seconds.to_string()]);
         step("measure a replay", || run(&mut measure))?;
+    }
+    if named("write") {
+        let mut measure = cargo(&["bench", "-p", "e2e", "--bench", "write", "--"]);
+        measure.args(["--turns", &bench.turns.to_string()]);
+        measure.args(["--seconds", &bench.seconds.to_string()]);
+        step("measure writes", || run(&mut measure))?;
     }
     if named("fleet") {
         fleet()?;

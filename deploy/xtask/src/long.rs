@@ -37,6 +37,12 @@ const LONG_TESTS: &[LongTest] = &[
         environment: &[(MUTATIONS.name, "1000000")],
     },
     LongTest {
+        name: "mutated exports",
+        target: &["-p", "provisioning", "--test", "mutated_exports"],
+        filter: "mutated_exports",
+        environment: &[(MUTATIONS.name, "1000000")],
+    },
+    LongTest {
         name: "mutated answers",
         target: &["-p", "gateway", "--lib"],
         filter: "plc::modbus::tests::mutated",

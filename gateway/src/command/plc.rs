@@ -70,6 +70,9 @@ impl CommandPlc {
 
     fn find(&self, name: &str) -> Option<(u16, &Tag)> {
         let tag_name = |index: &u16| self.tag(*index).map(|tag| tag.name.as_str());
+        if !self.is_writable() {
+            return (0..).zip(self.tags.iter()).find(|(_, tag)| tag.name == name);
+        }
         let place = self.by_name.binary_search_by(|index| tag_name(index).cmp(&Some(name))).ok()?;
         let index = *self.by_name.get(place)?;
         Some((index, self.tag(index)?))

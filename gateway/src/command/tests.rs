@@ -3,11 +3,12 @@
 mod identities;
 mod mutated;
 mod refusals;
+pub(crate) mod site;
 
 use serde_json::json;
 
+use self::site::{Site, reply};
 use super::CommandEffect;
-use super::testing::{Site, reply};
 
 #[test]
 fn a_write_is_done_when_the_plc_has_answered_and_was_read_back() {

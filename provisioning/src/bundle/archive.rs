@@ -49,7 +49,7 @@ pub enum ArchiveError {
         /// Name of the member.
         name: String,
     },
-    /// More files than [`MAX_MEMBERS`].
+    /// More than 64 files.
     #[error("it contains more than {MAX_MEMBERS} files")]
     TooMany,
     /// A file whose name cannot be written.

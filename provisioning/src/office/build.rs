@@ -28,8 +28,10 @@ use crate::regular_file;
 /// Directory with the secrets of each site, encrypted to its box.
 pub const SEALED_DIR: &str = "sealed";
 
-/// Sites that are built before their files are put into their places.
-const CHUNK: usize = 512;
+/// Sites between two reports of progress.
+const PART: usize = 512;
+/// Files that wait for one flush of the file system: a flush takes as long as for a few.
+const MAX_STAGED: usize = 20_000;
 
 /// Everything that building needs beside the files of the sites.
 #[derive(Debug)]
@@ -151,17 +153,19 @@ struct SiteContents {
 }
 
 impl Build<'_> {
-    /// Builds the bundles of sites, in parts, and puts each part into its place. `on_part` is told
-    /// the results of the part, in the order of `sites`.
+    /// Builds the bundles of sites and puts them into their places. `on_part` gets the results of
+    /// some hundred sites at a time, in the order of `sites`.
     ///
     /// # Errors
-    /// With the problem of the first site that has one; the parts before it are in their places.
+    /// With the problem of the first site that has one. Thousands of sites before it may be in their
+    /// places then.
     pub fn run<E: From<BuildError>>(
         &self,
         sites: &[&Site],
-        mut on_part: impl FnMut(&[BuiltSite]) -> Result<(), E>,
+        mut on_part: impl FnMut(&[&Site], &[BuiltSite]) -> Result<(), E>,
     ) -> Result<(), E> {
-        for part in sites.chunks(CHUNK) {
+        let mut batch = OutputBatch::default();
+        for part in sites.chunks(PART) {
             let build = |_: usize, sites: &[&Site]| {
                 let one = |site: &&Site| {
                     let mut batch = OutputBatch::default();
@@ -169,17 +173,18 @@ impl Build<'_> {
                 };
                 sites.iter().map(one).collect()
             };
-            let mut batch = OutputBatch::default();
             let mut built = Vec::new();
             for result in in_parallel(part, build) {
                 let (site, files) = result?;
                 batch.append(files);
                 built.push(site);
             }
-            batch.commit().map_err(BuildError::from)?;
-            on_part(&built)?;
+            if batch.len() > MAX_STAGED {
+                std::mem::take(&mut batch).commit().map_err(BuildError::from)?;
+            }
+            on_part(part, &built)?;
         }
-        Ok(())
+        Ok(batch.commit().map_err(BuildError::from)?)
     }
 
     fn site(&self, site: &Site, batch: &mut OutputBatch) -> Result<BuiltSite, BuildError> {

@@ -151,13 +151,15 @@ fn read(
             "export the variables as text: File > Export PLCopenXML, or the symbol configuration",
         ));
     }
-    let is_list = |word: &str| {
-        let word = word.trim_matches(|c: char| !(c.is_alphanumeric() || c == '_'));
-        st::KEYWORDS.iter().any(|keyword| keyword.eq_ignore_ascii_case(word))
-    };
-    if !source.has_extension("csv") && text.split_whitespace().any(is_list) {
-        st::read(source, declarations);
-        return Ok(ExportFormat::StructuredText);
+    if !source.has_extension("csv") {
+        if st::has_lists(text) {
+            st::read(source, declarations);
+            return Ok(ExportFormat::StructuredText);
+        }
+        if st::is_inside_of_list(text) {
+            st::read(&source.as_list(), declarations);
+            return Ok(ExportFormat::StructuredText);
+        }
     }
     table::read(source, declarations)?;
     Ok(ExportFormat::Csv)

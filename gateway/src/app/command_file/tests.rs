@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::*;
-use crate::command::testing::{PlcMemory, plc_config, time};
+use crate::command::tests::site::{PlcMemory, plc_config, time};
 use crate::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 use crate::model::WriteTask;
 use crate::queue::storage::simulated::{DiskFaults, SimulatedDisk};

@@ -20,7 +20,7 @@ pub(super) struct PlcPipeline {
     pub(super) sampler: Sampler,
     pub(super) encoder: Encoder,
     pub(super) topic: TopicId,
-    /// The topic of replies; absent when no tag is writable.
+    /// The topic of replies; absent when no tag of any PLC is writable.
     pub(super) reply_topic: Option<TopicId>,
     pub(super) qos: Qos,
     pub(super) retain: bool,
@@ -58,7 +58,7 @@ fn build(config: &Config, plc: &Plc, index: u16, topics: &mut Vec<Arc<str>>) -> 
         sampler: Sampler::new(index, plc, &plan(plc)),
         encoder: Encoder::new(&config.gateway, plc),
         topic: intern_topic(topics, &plc.publish.topic),
-        reply_topic: plc.is_writable().then(|| {
+        reply_topic: config.plcs.iter().any(Plc::is_writable).then(|| {
             let topic = format!("edge/{}/reply/{}", config.gateway.id, plc.name);
             intern_topic(topics, &topic)
         }),

@@ -42,8 +42,8 @@ struct LoadAttempt {
     loaded: Result<LoadedConfig, RejectedFile>,
 }
 
-/// The file in which `status` finds why the gateway waits. It is a help, so errors are ignored: the
-/// directory itself may be what is in the way.
+/// The file in which `status` finds why the gateway waits. It is a help, so errors are ignored, and
+/// nothing waits for it: the disk itself may be what is in the way.
 #[derive(Debug)]
 struct WaitingNote(PathBuf);
 
@@ -70,6 +70,7 @@ pub(super) async fn run(path: &Path, log: &Logging, stop: &CancellationToken) ->
         let Some(loading) = stop.run_until_cancelled(loading).await else { return EXIT_OK };
         let Ok(LoadAttempt { watched, loaded }) = loading else { return EXIT_NEGATIVE };
         let note = loaded.as_ref().ok().map(|loaded| WaitingNote::of(&loaded.config));
+        note.iter().for_each(WaitingNote::remove);
         let failure = match loaded {
             Ok(loaded) => {
                 reported.on_loaded(&loaded, path);
@@ -86,13 +87,9 @@ pub(super) async fn run(path: &Path, log: &Logging, stop: &CancellationToken) ->
             return EXIT_NEGATIVE;
         }
         let retry_at = reported.on_failure(&failure, path).map(|pause| Instant::now() + pause);
-        if let Some(note) = &note {
-            note.write(&reported.reason).await;
-        }
+        note.iter().for_each(|note| note.write(reported.reason.clone()));
         let waited = stop.run_until_cancelled(wait(watched, retry_at)).await;
-        if let Some(note) = &note {
-            note.remove().await;
-        }
+        note.iter().for_each(WaitingNote::remove);
         if waited.is_none() {
             return EXIT_OK;
         }
@@ -121,14 +118,14 @@ impl WaitingNote {
         Self(config.gateway.state_dir.join(WAITING_FILE))
     }
 
-    async fn write(&self, reason: &str) {
-        let (path, reason) = (self.0.clone(), reason.to_owned());
-        let _ = spawn_blocking(move || fs::write(path, reason)).await;
+    fn write(&self, reason: String) {
+        let path = self.0.clone();
+        drop(spawn_blocking(move || fs::write(path, reason)));
     }
 
-    async fn remove(&self) {
+    fn remove(&self) {
         let path = self.0.clone();
-        let _ = spawn_blocking(move || fs::remove_file(path)).await;
+        drop(spawn_blocking(move || fs::remove_file(path)));
     }
 }
 

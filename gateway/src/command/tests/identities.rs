@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::site::{Site, reply};
 use crate::command::MAX_IDS;
-use crate::command::testing::{Site, reply};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

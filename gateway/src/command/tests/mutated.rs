@@ -7,9 +7,9 @@ use std::time::Duration;
 use provisioning::config::Plc;
 use serde_json::Value;
 
+use super::site::{Site, plc_config};
 use crate::codec;
 use crate::command::CommandEffect;
-use crate::command::testing::{Site, plc_config};
 use crate::model::{TagImage, Value as TagValue};
 
 const MUTATIONS: u64 = 100_000;
@@ -101,13 +101,10 @@ fn judge(site: &mut Site, plc: &Plc, payload: &[u8]) -> u64 {
         site.desk.on_report(&report, site.time);
     }
     effects.extend(site.effects());
-    let replies: Vec<_> = effects
-        .iter()
-        .filter_map(|effect| match effect {
-            CommandEffect::Reply { reply, .. } => Some(reply),
-            _ => None,
-        })
-        .collect();
+    let reply = |effect: &CommandEffect| {
+        if let CommandEffect::Reply { reply, .. } = effect { Some(reply.clone()) } else { None }
+    };
+    let replies: Vec<_> = effects.iter().filter_map(reply).collect();
     assert_eq!(replies.len(), 1, "{shown}");
     // A reply is bounded, for any command.
     let text = Value::Object(replies[0].body.clone()).to_string();

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::site::{Site, reply};
 use crate::command::CommandEffect;
-use crate::command::testing::{Site, reply};
 use crate::model::ProgramSignature;
 
 #[test]
@@ -94,10 +94,10 @@ fn an_order_carries_the_time_until_which_it_may_be_sent() {
     site.receive(r#"{"expires":"2026-12-01T10:00:02.500Z","write":{"setpoint":1}}"#);
     site.desk.take_batch(site.time.now).unwrap();
     site.desk.on_batch_stored(site.time);
-    let order = site.effects().into_iter().find_map(|effect| match effect {
-        CommandEffect::Order(order) => Some(order),
-        _ => None,
-    });
+    let to_order = |effect| {
+        if let CommandEffect::Order(order) = effect { Some(order) } else { None }
+    };
+    let order = site.effects().into_iter().find_map(to_order);
     let limit = order.unwrap().not_after.unwrap();
     assert_eq!(limit - site.time.now, Duration::from_millis(2_500));
 }

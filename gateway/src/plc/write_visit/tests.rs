@@ -153,7 +153,7 @@ proptest! {
         let held = (0..400_u16).zip(&before);
         let held: BTreeMap<_, _> = held
             .map(|(at, word)| ((Table::HoldingRegister, at), *word))
-            .chain((0..100).map(|at| ((Table::Coil, at), u16::from(before[usize::from(at)] % 2 == 1))))
+            .chain((0..100).map(|at| ((Table::Coil, at), before[usize::from(at)] % 2)))
             .collect();
         let mut memory = Memory {
             words: held.clone(),
@@ -162,7 +162,8 @@ proptest! {
             log: Vec::new(),
         };
         let read_first = if always { ReadFirst::Always } else { ReadFirst::AsNeeded };
-        let plc = support::plc(model, &[(if model == "generic" { "holding:0" } else { "%MW0" }, 1000)]);
+        let at = if model == "generic" { "holding:0" } else { "%MW0" };
+        let plc = support::plc(model, &[(at, 1000)]);
         let report = memory.visit_plc(order(&images), &plc, read_first);
 
         prop_assert_eq!(report.images.len(), images.len());

@@ -64,12 +64,11 @@ pub(super) fn build(options: &BuildOptions) -> anyhow::Result<u8> {
     let build = Build { dir, fleet: &fleet, certificates: &certificates, sealing, out: &out };
     let mut progress = Progress::new(sites.len());
     let mut report = Report::default();
-    let names = &mut sites.iter();
-    let done = build.run(&sites, |part| {
-        for (site, built) in names.zip(part) {
+    let done = build.run(&sites, |sites, built| {
+        for (site, built) in sites.iter().zip(built) {
             report.add(site, built);
         }
-        progress.on_done(part.len());
+        progress.on_done(sites.len());
         Ok::<(), BuildError>(())
     });
     match done {

@@ -232,7 +232,8 @@ impl<'a> Layouts<'a> {
         }
         let mut placing = Placing::new(structure.pack_mode);
         if let Some(base) = &structure.extends {
-            let base = self.named(base)?;
+            // By way of `layout`, which bounds the depth.
+            let base = self.layout(&TypeExpression::Named(base.clone()))?;
             placing.place_base(&base, name)?;
         }
         for member in &structure.members {

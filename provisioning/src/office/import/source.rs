@@ -40,6 +40,13 @@ impl SourceText {
         Self { path: file.path.clone(), text, number, line_starts }
     }
 
+    /// Returns the same lines as a list of variables.
+    pub(super) fn as_list(&self) -> Self {
+        let text = format!("VAR_GLOBAL {}\nEND_VAR", self.text);
+        let bytes = text.into_bytes();
+        Self::decode(self.number, &ImportFile { path: self.path.clone(), bytes })
+    }
+
     /// Returns the place of a byte of the text.
     pub(super) fn place(&self, at: usize) -> Place {
         let line = self.line_starts.partition_point(|start| *start <= at);
@@ -91,7 +98,7 @@ pub(super) fn reject(path: &Path, problem: Problem) -> RejectedFile {
     RejectedFile::new(path, String::new(), vec![problem])
 }
 
-/// Decodes UTF-16 by its byte order mark, else UTF-8, else Windows-1252, the code page in which
+/// Decodes UTF-16 by its byte order mark or the `<` of XML, else UTF-8, else Windows-1252, the code page in which
 /// older versions of Machine Expert store texts on a western Windows.
 fn decode(bytes: &[u8]) -> String {
     let utf16 = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
@@ -102,8 +109,8 @@ fn decode(bytes: &[u8]) -> String {
         char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
     };
     match bytes {
-        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
-        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        [0xff, 0xfe, rest @ ..] | rest @ [b'<', 0, ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] | rest @ [0, b'<', ..] => utf16(rest, u16::from_be_bytes),
         [0xef, 0xbb, 0xbf, rest @ ..] => decode_bytes(rest),
         _ => decode_bytes(bytes),
     }
@@ -144,5 +151,6 @@ mod tests {
             assert_eq!(decode(&bytes), text);
         }
         assert_eq!(decode(&[0xff, 0xfe, 0x00, 0xd8]), "\u{fffd}");
+        assert_eq!([decode(b"<\0a\0"), decode(b"\0<\0a")], ["<a", "<a"]);
     }
 }

@@ -14,8 +14,24 @@ use super::declaration::TypeExpression;
 use super::expression::Expression;
 use super::source::SourceText;
 
-/// Words with which a list of variables or types begins.
-pub(super) const KEYWORDS: [&str; 4] = ["VAR_GLOBAL", "VAR", "TYPE", "VAR_CONFIG"];
+/// Words that only declarations contain.
+const KEYWORDS: [&str; 4] = ["VAR_GLOBAL", "VAR_CONFIG", "END_VAR", "END_TYPE"];
+
+/// Returns whether a text contains lists of variables or types.
+pub(super) fn has_lists(text: &str) -> bool {
+    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    words.into_iter().any(|word| KEYWORDS.iter().any(|known| known.eq_ignore_ascii_case(word)))
+}
+
+/// Returns whether a text is the inside of a list: lines that were copied without VAR_GLOBAL and
+/// END_VAR.
+pub(super) fn is_inside_of_list(text: &str) -> bool {
+    let Some((declaration, _)) = text.split_once(';') else { return false };
+    let words: Vec<_> = declaration.split_whitespace().collect();
+    words.windows(2).any(|pair| {
+        matches!(pair, [at, address] if at.eq_ignore_ascii_case("AT") && address.starts_with('%'))
+    })
+}
 
 /// Reads all declarations of a file. What cannot be read is recorded and skipped.
 pub(super) fn read(source: &SourceText, declarations: &mut Declarations) {

@@ -45,7 +45,8 @@ pub(super) fn read(
     let mut columns = None;
     let mut record = StringRecord::new();
     while reader.read_record(&mut record).unwrap_or(false) {
-        if record.iter().all(str::is_empty) {
+        // A spreadsheet may begin with `sep=;`.
+        if record.iter().all(str::is_empty) || record.iter().next().is_some_and(is_separator) {
             continue;
         }
         let at = record.position().map_or(0, csv::Position::byte);
@@ -64,6 +65,10 @@ pub(super) fn read(
         read_row(&record, known, at, source, declarations);
     }
     if columns.is_none() { Err(no_columns(source, 0)) } else { Ok(()) }
+}
+
+fn is_separator(cell: &str) -> bool {
+    cell.to_ascii_lowercase().starts_with("sep=")
 }
 
 fn no_columns(source: &SourceText, at: usize) -> RejectedFile {

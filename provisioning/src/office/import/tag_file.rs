@@ -305,7 +305,7 @@ fn change_tag(
         set_text(table, "at", &tag.at);
         changes.push(changed("at", existing.at.clone(), tag.at.clone()));
     }
-    // Whoever has removed the names has a reason for it.
+    // Names that were removed by hand stay removed.
     if let Some(names) = tag.enum_names()
         && let Some(value) = table.get_mut("enum").and_then(Item::as_value_mut)
     {
@@ -333,12 +333,15 @@ fn set_text(table: &mut Table, key: &str, text: &str) {
     }
 }
 
-/// Returns a value as it is written, without the spaces and comments around it.
+/// Returns the names of an enumeration in the order of their numbers.
 fn plain(value: &Value) -> String {
     let entries = value.as_inline_table().into_iter().flat_map(InlineTable::iter);
     let entry =
         |(key, name): (&str, &Value)| format!("{key} = \"{}\"", name.as_str().unwrap_or_default());
-    format!("{{ {} }}", entries.map(entry).collect::<Vec<_>>().join(", "))
+    let in_order = |(key, _): &(&str, &Value)| key.parse::<i128>().unwrap_or(i128::MAX);
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort_by_key(in_order);
+    format!("{{ {} }}", entries.into_iter().map(entry).collect::<Vec<_>>().join(", "))
 }
 
 fn enum_value(names: &BTreeMap<i64, String>) -> Value {

@@ -49,6 +49,17 @@ fn types_and_brackets_may_be_nested_to_a_limit() {
     let import = gvl(&format!("{types} VAR_GLOBAL a AT %MW0 : T4; b AT %MW0 : T99; END_VAR"));
     assert_eq!((import.tags.len(), codes(&import)), (16, vec!["nested-types"]));
 
+    let mut chain = "TYPE E0 : STRUCT a : INT; END_STRUCT END_TYPE\n".to_owned();
+    for level in 1..50_000 {
+        let _ =
+            writeln!(chain, "TYPE E{level} EXTENDS E{} : STRUCT END_STRUCT END_TYPE", level - 1);
+    }
+    let import = gvl(&format!("{chain} VAR_GLOBAL a AT %MW0 : E49999; b AT %MW0 : E9; END_VAR"));
+    assert_eq!(
+        (tags(&import), codes(&import)),
+        (vec!["b.a %MW0 INT".to_owned()], vec!["nested-types"])
+    );
+
     let arrays = "ARRAY[0..0] OF ".repeat(100_000);
     let brackets = "(".repeat(100_000);
     let sum = "1+".repeat(100_000);
@@ -171,6 +182,15 @@ fn a_declaration_that_cannot_be_read_hides_no_other() {
 }
 
 #[test]
+fn lines_that_were_copied_without_their_list_are_read() {
+    let import = import_text("notes.txt", "// pump\na AT %MW0 : INT; // level\n  b AT%MW1:INT;");
+    assert_eq!(tags(&import), ["a %MW0 INT", "b %MW1 INT"]);
+    assert_eq!((import.tags[1].place.line, codes(&import).len()), (3, 0));
+    let table = "sep=;\nname;address;type\nType;%MW0;INT\n";
+    assert_eq!(tags(&import_text("table.txt", table)), ["Type %MW0 INT"]);
+}
+
+#[test]
 fn other_files_are_rejected_with_what_to_do() {
     let known = [
         ("<ExportFile/>", "PLCopenXML"),
@@ -289,7 +309,8 @@ proptest! {
     #[test]
     fn a_generated_declaration_is_read_back(text in any_type(), word in 0_u16..50_000) {
         prop_assume!(text != "BIT" && !text.starts_with("POINTER"));
-        let import = gvl(&format!("VAR_GLOBAL v AT %MW{} : {text}; END_VAR", u32::from(word) * 4 % 50_000));
+        let word = u32::from(word) * 4 % 50_000;
+        let import = gvl(&format!("VAR_GLOBAL v AT %MW{word} : {text}; END_VAR"));
         prop_assert!(codes(&import).iter().all(|code| *code == "pointer"), "{}", import);
         for tag in &import.tags {
             let read: DataType = tag.data_type.to_string().parse().unwrap();

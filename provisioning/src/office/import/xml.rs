@@ -1,4 +1,4 @@
-//! Access to the elements of an XML file, whatever its namespaces.
+//! Access to the elements of an XML file by their local names, in any namespace.
 
 use roxmltree::{Document, Node, ParsingOptions};
 

@@ -16,6 +16,8 @@ struct World {
     orders: mpsc::Receiver<WriteOrder>,
     broker: mpsc::Sender<mqtt::MqttEvent>,
     requests: mpsc::Receiver<MqttRequest>,
+    /// The task of the pump.
+    tasks: JoinSet<()>,
     /// `state_dir`, removed at the end.
     dir: PathBuf,
 }
@@ -48,9 +50,10 @@ impl World {
         let metrics = Metrics::new(&config, "hash").unwrap();
         let ends = (no_storage(), outbox);
         let pump = Pump::new(&config, "hash", &metrics, health_inputs(), ends, inputs);
-        tokio::spawn(pump.run(from_plcs, from_broker, GRACE));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(pump.run(from_plcs, from_broker, GRACE));
         broker.send(connected(1)).await.unwrap();
-        Self { plcs, orders, broker, requests, dir }
+        Self { plcs, orders, broker, requests, tasks, dir }
     }
 
     async fn publish(&self, payload: &str, delivery: u16) {
@@ -167,9 +170,10 @@ async fn the_result_of_a_command_outlives_the_process() {
     }
     // The pump ends with its PLC task, and has stored the outcome.
     let dir = std::mem::take(&mut world.dir);
-    let World { plcs, requests, .. } = &mut world;
+    let World { plcs, requests, tasks, .. } = &mut world;
     *plcs = mpsc::channel(1).0;
     while requests.recv().await.is_some() {}
+    tasks.join_next().await.unwrap().unwrap();
     let mut again = World::start_in(dir).await;
     again.publish(command, 2).await;
     assert_eq!(again.next().await, Ok(DeliveryTag::unknown(2)));

@@ -10,7 +10,7 @@ use provisioning::config::{
 use provisioning::plc::{DataType, PlcModel};
 use serde_json::Value;
 
-use super::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
+use crate::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 use crate::model::{
     ImageContent, ImageReport, ImageState, Registers, TagImage, UnixTime, WriteOrder, WriteOutcome,
     WriteReport, WriteTask,
