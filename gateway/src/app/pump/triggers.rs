@@ -10,7 +10,7 @@ use provisioning::plc::{IecType, ValueKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use self::plc_trigger::{FinishedOrder, PlcTrigger, TriggerChange};
 use super::{Pump, now};
@@ -37,7 +37,7 @@ pub(super) struct Triggers {
 #[derive(Debug)]
 struct Saving {
     state: watch::Sender<String>,
-    task: JoinHandle<()>,
+    task: JoinSet<()>,
 }
 
 /// What is saved of the event of a PLC.
@@ -71,7 +71,9 @@ impl Triggers {
             let file = state_file(&config.gateway.state_dir);
             known = serde_json::from_str(&file.read().unwrap_or_default()).unwrap_or_default();
             let (state, saved) = watch::channel(String::new());
-            Saving { state, task: tokio::spawn(save(file, saved)) }
+            let mut task = JoinSet::new();
+            task.spawn(save(file, saved));
+            Saving { state, task }
         });
         let plcs = configured.filter_map(|(plc, index)| {
             let on = plc.publish.on?;
@@ -107,7 +109,7 @@ impl Triggers {
         if let Some(Saving { state, task }) = self.saving.take() {
             drop(state);
             // It ends with the last state; a panic in it is reported by the runtime.
-            let _ = task.await;
+            task.join_all().await;
         }
     }
 
