@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::{Timestamp, ToSpan as _};
-use provisioning::bundle::{Acceptance, BundleError, SigningKeys, Source, Verified, verify};
+use provisioning::bundle::{Acceptance, BundleError, BundleSource, SigningKeys, Verified, verify};
 use provisioning::enrolment::{BoxKeys, Enrolment};
 use provisioning::office::authority;
 use provisioning::office::build::{Build, BuildError, BuiltSite, Sealing};
@@ -101,7 +101,7 @@ impl TestBox {
             gateway: None,
             tunnel_public_key: Some(self.keys.tunnel_public_key()),
             last_counter: None,
-            source: Source::ByHand,
+            source: BundleSource::ByHand,
         }
     }
 }
@@ -317,7 +317,7 @@ fn a_first_key_from_the_office_is_for_the_stick_and_the_first_contact_only() {
     let verified = verify(&bytes, &blank).unwrap();
     assert!(verified.bundle.has_clear_secrets());
     let first_key = verified.bundle.manifest().tunnel_public_key.unwrap();
-    let pulled = Acceptance { source: Source::Pulled, ..blank };
+    let pulled = Acceptance { source: BundleSource::Pulled, ..blank };
     assert_eq!(verify(&bytes, &pulled).unwrap_err(), BundleError::ClearSecrets);
     let old_password = office.secret("sites/amsterdam-01/mqtt.password");
 

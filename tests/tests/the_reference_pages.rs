@@ -88,9 +88,11 @@ fn metrics_are_those_that_are_served() {
         plc.address()
     ));
     let mut page = format!(
-        "# Metrics\n\n<!-- Made from `/metrics` and `/metrics/tags` of a running gateway; {HOW} -->\n\n\
-         `edge_tag_*` are on `/metrics/tags`. Times are in seconds, sizes in bytes. Every counter exists from the start, at 0. A \
-         histogram has the\nseries `_bucket`, `_sum` and `_count`. \
+        "# Metrics\n\n\
+         <!-- Made from `/metrics` and `/metrics/tags` of a running gateway; {HOW} -->\n\n\
+         Times are in seconds, sizes in bytes. Every counter exists from the start, at 0. A \
+         histogram has the\nseries `_bucket`, `_sum` and `_count`. `edge_tag_*` are on \
+         `/metrics/tags`.\n\
          [Monitoring and alerts](hub/monitoring.md) shows how to use them.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n"
     );

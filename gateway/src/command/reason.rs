@@ -133,6 +133,7 @@ impl CommandReason {
 }
 
 impl fmt::Display for CommandReason {
+    #[expect(clippy::too_many_lines, reason = "one sentence for each reason")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong => write!(f, "a command has at most {MAX_COMMAND_BYTES} bytes"),

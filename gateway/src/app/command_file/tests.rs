@@ -18,7 +18,7 @@ const MAX_STEPS: usize = 200;
 
 /// How a life ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum End {
+enum LifeEnd {
     /// The process is killed: the disk holds what was written.
     Kill,
     /// The power is cut: the disk holds what was synced, and any part of the rest.
@@ -26,7 +26,7 @@ enum End {
 }
 
 /// What outlives a process: the disk and the PLC.
-struct World {
+struct CommandLife {
     disk: SimulatedDisk,
     plc: PlcMemory,
     /// How often each value was written.
@@ -47,7 +47,7 @@ struct Life {
 /// The steps of a life are used up.
 struct Crashed;
 
-impl World {
+impl CommandLife {
     fn new(seed: u64) -> Self {
         let disk = SimulatedDisk::new(seed);
         Self {
@@ -73,7 +73,7 @@ impl Life {
         Ok(())
     }
 
-    fn send(&mut self, world: &World, value: u16) {
+    fn send(&mut self, world: &CommandLife, value: u16) {
         let payload = format!(r#"{{"id":{value},"write":{{"speed":{value}}}}}"#);
         let incoming = IncomingCommand {
             plc: 0,
@@ -88,7 +88,7 @@ impl Life {
     }
 
     /// Does everything that is to be done; a crash may come before and after each part.
-    fn run(&mut self, world: &mut World) -> Result<(), Crashed> {
+    fn run(&mut self, world: &mut CommandLife) -> Result<(), Crashed> {
         loop {
             let mut is_idle = true;
             while let Some(effect) = self.desk.poll_effect() {
@@ -149,8 +149,8 @@ fn first_state(replies: &[Value]) -> String {
 }
 
 /// Runs a life that ends after this number of steps, then asks again. Returns whether it crashed.
-fn check(seed: u64, steps: usize, end: End, is_silent: bool) -> bool {
-    let world = &mut World::new(seed);
+fn check(seed: u64, steps: usize, end: LifeEnd, is_silent: bool) -> bool {
+    let world = &mut CommandLife::new(seed);
     world.is_silent = is_silent;
     let mut life = world.start(steps);
     let is_crashed = (1..=COMMANDS)
@@ -162,7 +162,7 @@ fn check(seed: u64, steps: usize, end: End, is_silent: bool) -> bool {
         .is_err();
     let told = std::mem::take(&mut life.replies);
     drop(life);
-    if end == End::PowerCut {
+    if end == LifeEnd::PowerCut {
         world.disk.cut_power();
     }
     let taken = world.writes.clone();
@@ -184,7 +184,7 @@ fn check(seed: u64, steps: usize, end: End, is_silent: bool) -> bool {
         }
         // What was told before is not taken back, except that a lost record makes it unknown.
         let before = told.iter().find(|reply| reply["id"] == value);
-        if let Some(before) = before.filter(|_| end == End::Kill && state != "unknown") {
+        if let Some(before) = before.filter(|_| end == LifeEnd::Kill && state != "unknown") {
             assert_eq!(before["state"], state, "{context}");
         }
     }
@@ -194,7 +194,7 @@ fn check(seed: u64, steps: usize, end: End, is_silent: bool) -> bool {
 #[test]
 fn a_kill_or_a_power_cut_at_any_step_causes_no_second_write() {
     for is_silent in [false, true] {
-        for end in [End::Kill, End::PowerCut] {
+        for end in [LifeEnd::Kill, LifeEnd::PowerCut] {
             let mut steps = 0;
             while check(steps as u64, steps, end, is_silent) {
                 steps += 1;
@@ -210,7 +210,7 @@ fn a_kill_or_a_power_cut_at_any_step_causes_no_second_write() {
 #[test]
 fn a_disk_that_fails_now_and_then_causes_no_write_without_a_record() {
     for seed in 0..300 {
-        let world = &mut World::new(seed);
+        let world = &mut CommandLife::new(seed);
         let mut life = world.start(usize::MAX);
         world.disk.set_faults(DiskFaults { write: 200, sync: 200, ..DiskFaults::NONE });
         for value in 1..=COMMANDS {

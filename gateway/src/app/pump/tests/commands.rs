@@ -11,7 +11,7 @@ use crate::model::{ImageReport, ImageState, WriteOrder, WriteOutcome, WriteRepor
 use crate::mqtt::{DeliveryTag, IncomingMessage};
 
 /// A pump with one PLC, and the other ends of its channels.
-struct World {
+struct PumpRun {
     plcs: mpsc::Sender<plc::PlcEvent>,
     orders: mpsc::Receiver<WriteOrder>,
     broker: mpsc::Sender<mqtt::MqttEvent>,
@@ -22,13 +22,13 @@ struct World {
     dir: PathBuf,
 }
 
-impl Drop for World {
+impl Drop for PumpRun {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
-impl World {
+impl PumpRun {
     /// Starts the pump with a writable tag `temperature`, in a session with the broker.
     async fn start() -> Self {
         let name =
@@ -105,7 +105,7 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn a_command_is_acknowledged_when_it_is_recorded_and_replied_when_it_is_over() {
-    let mut world = World::start().await;
+    let mut world = PumpRun::start().await;
     world.publish(r#"{"id":"a","write":{"temperature":7}}"#, 1).await;
     // Not before the record is on disk.
     let order = world.orders.recv().await.unwrap();
@@ -132,7 +132,7 @@ async fn a_command_is_acknowledged_when_it_is_recorded_and_replied_when_it_is_ov
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_command_is_acknowledged_and_leaves_no_event() {
-    let mut world = World::start().await;
+    let mut world = PumpRun::start().await;
     for (number, payload) in ["{", r#"{"pressure":1}"#, r#"{"nothing":1}"#].into_iter().enumerate()
     {
         let delivery = u16::try_from(number).unwrap();
@@ -149,7 +149,7 @@ async fn a_refused_command_is_acknowledged_and_leaves_no_event() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_place_for_the_record_nothing_is_written() {
-    let mut world = World::start_in("/dev/null/state".into()).await;
+    let mut world = PumpRun::start_in("/dev/null/state".into()).await;
     world.publish(r#"{"temperature":7}"#, 1).await;
     assert_eq!(world.next().await, Ok(DeliveryTag::unknown(1)));
     let (_, reply) = world.next().await.unwrap_err();
@@ -160,7 +160,7 @@ async fn without_a_place_for_the_record_nothing_is_written() {
 
 #[tokio::test(start_paused = true)]
 async fn the_result_of_a_command_outlives_the_process() {
-    let mut world = World::start().await;
+    let mut world = PumpRun::start().await;
     let command = r#"{"id":"a","write":{"temperature":7}}"#;
     world.publish(command, 1).await;
     world.obey().await;
@@ -170,11 +170,11 @@ async fn the_result_of_a_command_outlives_the_process() {
     }
     // The pump ends with its PLC task, and has stored the outcome.
     let dir = std::mem::take(&mut world.dir);
-    let World { plcs, requests, tasks, .. } = &mut world;
+    let PumpRun { plcs, requests, tasks, .. } = &mut world;
     *plcs = mpsc::channel(1).0;
     while requests.recv().await.is_some() {}
     tasks.join_next().await.unwrap().unwrap();
-    let mut again = World::start_in(dir).await;
+    let mut again = PumpRun::start_in(dir).await;
     again.publish(command, 2).await;
     assert_eq!(again.next().await, Ok(DeliveryTag::unknown(2)));
     let (_, reply) = again.next().await.unwrap_err();
