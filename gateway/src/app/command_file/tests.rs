@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::*;
-use crate::command::tests::site::{PlcMemory, plc_config, time};
+use crate::command::tests::site::{SiteMemory, plc_config, time};
 use crate::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 use crate::model::WriteTask;
 use crate::queue::storage::simulated::{DiskFaults, SimulatedDisk};
@@ -28,7 +28,7 @@ enum LifeEnd {
 /// What outlives a process: the disk and the PLC.
 struct CommandLife {
     disk: SimulatedDisk,
-    plc: PlcMemory,
+    plc: SiteMemory,
     /// How often each value was written.
     writes: BTreeMap<u16, usize>,
     /// Whether the PLC answers.
@@ -52,7 +52,7 @@ impl CommandLife {
         let disk = SimulatedDisk::new(seed);
         Self {
             disk,
-            plc: PlcMemory::default(),
+            plc: SiteMemory::default(),
             writes: BTreeMap::new(),
             is_silent: false,
             time: time(),
