@@ -47,7 +47,7 @@ use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{self, DiskJobDone, Entry, EntryId, Queue, TopicId};
+use crate::queue::{self, DiskJobDone, Entry, Queue, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -348,8 +348,8 @@ impl Pump {
             && let Some(topic) = self.queue.acknowledge(id, now())
         {
             self.drop_reports.on_acknowledged(topic);
-            let queue = &self.queue;
-            self.triggers.on_acknowledged(id, |ticket| queue.holds(EntryId::from_ticket(ticket)));
+            self.triggers.on_acknowledged(id);
+            self.triggers.confirm_events(&self.queue);
         }
     }
 
@@ -470,6 +470,7 @@ impl Pump {
     fn on_tick(&mut self) {
         self.retry_storage();
         self.commands.on_tick();
+        self.triggers.confirm_events(&self.queue);
         self.status_tracker.set_writes(&self.commands.sentences());
         self.end_pauses();
         self.announce_gaps();

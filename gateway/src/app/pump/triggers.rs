@@ -12,12 +12,12 @@ use serde_json::{Map, Value as Json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use self::plc_trigger::{FinishedOrder, PlcTrigger, TriggerChange};
+use self::plc_trigger::{FinishedOrder, KnownEvent, PlcTrigger, TriggerChange};
 use super::{Pump, now};
 use crate::clock;
 use crate::codec::json;
 use crate::model::{Record, UnixTime, Value, WriteOrder, WriteOutcome, WriteReport};
-use crate::queue::EntryId;
+use crate::queue::{EntryId, Queue};
 use crate::state_file::StateFile;
 
 /// Orders with this bit in their number are not those of commands.
@@ -48,6 +48,9 @@ struct SavedEvent {
     /// Words that are not written yet.
     #[serde(default)]
     owed: Vec<u16>,
+    /// Words of messages that the broker does not have yet.
+    #[serde(default)]
+    waiting: Vec<u16>,
 }
 
 #[derive(Debug)]
@@ -78,12 +81,15 @@ impl Triggers {
         let plcs = configured.filter_map(|(plc, index)| {
             let on = plc.publish.on?;
             let known = known.remove(&plc.name);
-            let last = known.as_ref().and_then(|known| last_value(plc, on.tag, &known.last));
-            let owed = known.map(|known| known.owed).unwrap_or_default();
+            let known = known.map(|SavedEvent { last, owed, waiting }| KnownEvent {
+                last: last_value(plc, on.tag, &last),
+                owed,
+                waiting,
+            });
             let triggered = TriggeredPlc {
                 name: plc.name.clone(),
                 word: on.acknowledge.map(|place| place.first),
-                trigger: PlcTrigger::new(index, on, last, owed),
+                trigger: PlcTrigger::new(index, on, known.unwrap_or_default()),
                 booted_at: UnixTime::default(),
             };
             Some((index, triggered))
@@ -97,11 +103,16 @@ impl Triggers {
         let Some(saving) = &self.saving else { return };
         let saved = self.plcs.values().filter_map(|plc| {
             let last = serde_json::to_value(plc.trigger.published()?).ok()?;
-            let owed = plc.trigger.owed().collect();
-            Some((plc.name.as_str(), SavedEvent { last, owed }))
+            let (owed, waiting) = (plc.trigger.owed().collect(), plc.trigger.waiting().collect());
+            Some((plc.name.as_str(), SavedEvent { last, owed, waiting }))
         });
         let saved: BTreeMap<_, _> = saved.collect();
-        saving.state.send_replace(serde_json::to_string(&saved).unwrap_or_default());
+        let text = serde_json::to_string(&saved).unwrap_or_default();
+        saving.state.send_if_modified(|state| {
+            let is_new = *state != text;
+            *state = text;
+            is_new
+        });
     }
 
     /// Waits until the state is saved.
@@ -137,12 +148,23 @@ impl Triggers {
     }
 
     /// Records that the broker has a message.
-    pub(super) fn on_acknowledged(&mut self, id: EntryId, is_queued: impl Fn(u64) -> bool) {
+    pub(super) fn on_acknowledged(&mut self, id: EntryId) {
+        for plc in self.plcs.values_mut() {
+            plc.trigger.on_acknowledged(id.ticket());
+        }
+    }
+
+    /// Decides what to write for the events whose messages the broker has.
+    pub(super) fn confirm_events(&mut self, queue: &Queue) {
         if self.plcs.is_empty() {
             return;
         }
+        let is_queued = |ticket: Option<u64>| match ticket {
+            Some(ticket) => queue.holds(EntryId::from_ticket(ticket)),
+            None => !queue.is_empty(),
+        };
         for plc in self.plcs.values_mut() {
-            plc.trigger.on_acknowledged(id.ticket(), &is_queued);
+            plc.trigger.confirm_events(is_queued);
         }
         self.save();
     }

@@ -1,6 +1,6 @@
 //! The event of one PLC: when it occurs, and what to write to acknowledge it. Pure.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use provisioning::config::EventTrigger;
@@ -14,7 +14,7 @@ use crate::model::{
 /// Pause before a word that could not be written is written again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Most events whose messages are waited for. An older one is not acknowledged.
-const MAX_UNACKNOWLEDGED: usize = 1_000;
+const MAX_WAITING: usize = 1_000;
 /// In place of TRUE: the word has no type.
 const TRUE_WORD: u16 = 1;
 
@@ -37,9 +37,8 @@ pub(super) struct PlcTrigger {
     /// The value of the last event whose message is queued; before the first, what was found.
     published: Option<Value>,
     reading: ReadState,
-    /// What has to be written when the broker has the message with this ticket, and whether it
-    /// has. Ordered as the events occurred.
-    unacknowledged: BTreeMap<u64, PendingAcknowledgement>,
+    /// The events whose messages the broker does not have yet, oldest first.
+    waiting: VecDeque<WaitingEvent>,
     /// Ticket of the message of the last event.
     latest: Option<u64>,
     /// Ticket of the last event that was acknowledged: the word never goes back to an earlier one.
@@ -59,31 +58,41 @@ enum ReadState {
     UnderWay(u64),
 }
 
+/// An event whose message the broker does not have yet.
 #[derive(Clone, Copy, Debug)]
-struct PendingAcknowledgement {
+struct WaitingEvent {
+    /// What has to be written when it has.
     word: u16,
+    /// Of the message; absent for one of an earlier run that was not sent in this one.
+    ticket: Option<u64>,
     is_acknowledged: bool,
 }
 
+/// What was saved of an event by an earlier run.
+#[derive(Debug, Default)]
+pub(super) struct KnownEvent {
+    /// Value of the tag.
+    pub(super) last: Option<Value>,
+    /// Words that it did not write.
+    pub(super) owed: Vec<u16>,
+    /// Words of messages that the broker did not have.
+    pub(super) waiting: Vec<u16>,
+}
+
 impl PlcTrigger {
-    /// `last` is the value of the tag in the last run, as far as that is known, and `owed` are the
-    /// words that it did not write.
-    pub(super) fn new(
-        plc: u16,
-        trigger: EventTrigger,
-        last: Option<Value>,
-        owed: impl IntoIterator<Item = u16>,
-    ) -> Self {
+    pub(super) fn new(plc: u16, trigger: EventTrigger, known: KnownEvent) -> Self {
+        let KnownEvent { last, owed, waiting } = known;
+        let of_earlier_run = |word| WaitingEvent { word, ticket: None, is_acknowledged: false };
         Self {
             plc,
             trigger,
             published: last.clone(),
             last,
             reading: ReadState::Idle,
-            unacknowledged: BTreeMap::new(),
+            waiting: waiting.into_iter().map(of_earlier_run).collect(),
             latest: None,
             confirmed: None,
-            writes: owed.into_iter().collect(),
+            writes: owed.into(),
             writing: None,
             retry_at: None,
         }
@@ -101,6 +110,11 @@ impl PlcTrigger {
     /// Returns the words that are not written yet, oldest first.
     pub(super) fn owed(&self) -> impl Iterator<Item = u16> {
         self.writing.iter().map(|(_, word)| *word).chain(self.writes.iter().copied())
+    }
+
+    /// Returns the words of the messages that the broker does not have, oldest first.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = u16> {
+        self.waiting.iter().map(|event| event.word)
     }
 
     /// Takes a good value of the tag. A counter that is seen for the first time has not changed; a
@@ -138,38 +152,57 @@ impl PlcTrigger {
     pub(super) fn on_queued(&mut self, ticket: u64, value: &Value) {
         self.published = Some(value.clone());
         self.latest = Some(ticket);
-        self.on_sent(ticket, value);
+        if self.trigger.acknowledge.is_some() {
+            if self.waiting.len() >= MAX_WAITING {
+                self.waiting.pop_front();
+            }
+            let (word, ticket) = (to_word(value), Some(ticket));
+            self.waiting.push_back(WaitingEvent { word, ticket, is_acknowledged: false });
+        }
     }
 
-    /// Records a message with this value that is sent: one that is not known is of an earlier run.
+    /// Records that the message of an event with this value is sent: one that is not known is of an
+    /// earlier run.
     pub(super) fn on_sent(&mut self, ticket: u64, value: &Value) {
         let is_over = self.confirmed.is_some_and(|confirmed| ticket <= confirmed);
-        let is_known = self.unacknowledged.contains_key(&ticket);
+        let is_known = self.waiting.iter().any(|event| event.ticket == Some(ticket));
         if self.trigger.acknowledge.is_none() || is_known || is_over {
             return;
         }
-        if self.unacknowledged.len() >= MAX_UNACKNOWLEDGED {
-            self.unacknowledged.pop_first();
+        let word = to_word(value);
+        let mut earlier = self.waiting.iter_mut();
+        match earlier.find(|event| event.ticket.is_none() && event.word == word) {
+            Some(event) => event.ticket = Some(ticket),
+            None => {
+                let ticket = Some(ticket);
+                self.waiting.push_front(WaitingEvent { word, ticket, is_acknowledged: false });
+            }
         }
-        let pending = PendingAcknowledgement { word: to_word(value), is_acknowledged: false };
-        self.unacknowledged.insert(ticket, pending);
     }
 
-    /// Records that the broker has a message. `is_queued` tells whether the message with a ticket
-    /// may still be sent: an event whose message was dropped is not acknowledged, and delays none.
-    pub(super) fn on_acknowledged(&mut self, ticket: u64, is_queued: impl Fn(u64) -> bool) {
-        let Some(pending) = self.unacknowledged.get_mut(&ticket) else { return };
-        pending.is_acknowledged = true;
-        while let Some(first) = self.unacknowledged.first_entry() {
-            let PendingAcknowledgement { word, is_acknowledged } = *first.get();
-            if !is_acknowledged && is_queued(*first.key()) {
+    /// Records that the broker has a message.
+    pub(super) fn on_acknowledged(&mut self, ticket: u64) {
+        let mut waiting = self.waiting.iter_mut();
+        if let Some(event) = waiting.find(|event| event.ticket == Some(ticket)) {
+            event.is_acknowledged = true;
+        }
+    }
+
+    /// Decides what to write for the events whose messages the broker has, in their order.
+    /// `is_queued` tells whether a message may still be sent, by its ticket, or without one any of
+    /// an earlier run: an event whose message was dropped is not acknowledged, and delays none.
+    pub(super) fn confirm_events(&mut self, is_queued: impl Fn(Option<u64>) -> bool) {
+        while let Some(WaitingEvent { word, ticket, is_acknowledged }) =
+            self.waiting.front().copied()
+        {
+            if !is_acknowledged && is_queued(ticket) {
                 break;
             }
-            let (ticket, _) = first.remove_entry();
+            self.waiting.pop_front();
             // A BOOL may be true for another event by now.
-            let is_expected = !self.is_switch() || self.latest == Some(ticket);
+            let is_expected = !self.is_switch() || self.latest == ticket;
             if is_acknowledged && is_expected {
-                self.confirmed = Some(ticket);
+                self.confirmed = self.confirmed.max(ticket);
                 self.writes.push_back(word);
             }
         }
@@ -272,11 +305,20 @@ mod tests {
     fn trigger(last: Option<Value>) -> PlcTrigger {
         let place =
             Location { table: Table::HoldingRegister, first: 90, count: 1, byte: 0, bit: None };
-        PlcTrigger::new(0, EventTrigger { tag: 0, acknowledge: Some(place) }, last, [])
+        PlcTrigger::new(0, EventTrigger { tag: 0, acknowledge: Some(place) }, known(last))
+    }
+
+    fn known(last: Option<Value>) -> KnownEvent {
+        KnownEvent { last, ..KnownEvent::default() }
     }
 
     fn counter(value: u64) -> Value {
         Value::Uint(value)
+    }
+
+    fn acknowledge(trigger: &mut PlcTrigger, ticket: u64, are_others_queued: bool) {
+        trigger.on_acknowledged(ticket);
+        trigger.confirm_events(|_| are_others_queued);
     }
 
     /// Returns the words that are written, each at once.
@@ -329,12 +371,12 @@ mod tests {
             count.on_value(&counter(value));
             count.on_queued(ticket, &counter(value));
         }
-        count.on_acknowledged(12, |_| true);
-        count.on_acknowledged(11, |_| true);
+        acknowledge(&mut count, 12, true);
+        acknowledge(&mut count, 11, true);
         assert!(written(&mut count).is_empty());
-        count.on_acknowledged(10, |_| true);
+        acknowledge(&mut count, 10, true);
         assert_eq!(written(&mut count), [2, 3, 4]);
-        count.on_acknowledged(10, |_| true);
+        acknowledge(&mut count, 10, true);
         assert!(written(&mut count).is_empty(), "once for each event");
     }
 
@@ -344,7 +386,7 @@ mod tests {
         for (ticket, value) in [(10, 2), (11, 3)] {
             count.on_queued(ticket, &counter(value));
         }
-        count.on_acknowledged(11, |_| false);
+        acknowledge(&mut count, 11, false);
         assert_eq!(written(&mut count), [3]);
     }
 
@@ -352,10 +394,10 @@ mod tests {
     fn a_message_of_an_earlier_run_is_acknowledged_too() {
         let mut count = trigger(Some(counter(9)));
         count.on_sent(3, &counter(9));
-        count.on_acknowledged(3, |_| true);
+        acknowledge(&mut count, 3, true);
         assert_eq!(written(&mut count), [9]);
         count.on_sent(2, &counter(8));
-        count.on_acknowledged(2, |_| true);
+        acknowledge(&mut count, 2, true);
         assert!(written(&mut count).is_empty(), "the word does not go back");
     }
 
@@ -364,12 +406,33 @@ mod tests {
         let place =
             Location { table: Table::HoldingRegister, first: 90, count: 1, byte: 0, bit: None };
         let event = EventTrigger { tag: 0, acknowledge: Some(place) };
-        let mut count = PlcTrigger::new(0, event, Some(counter(9)), [8, 9]);
+        let known = KnownEvent { owed: vec![8, 9], ..known(Some(counter(9))) };
+        let mut count = PlcTrigger::new(0, event, known);
         count.on_queued(3, &counter(10));
-        count.on_acknowledged(3, |_| true);
+        acknowledge(&mut count, 3, true);
         assert_eq!(count.owed().collect::<Vec<_>>(), [8, 9, 10]);
         assert_eq!(written(&mut count), [8, 9, 10]);
         assert_eq!(count.owed().count(), 0);
+    }
+
+    #[test]
+    fn messages_of_an_earlier_run_are_acknowledged_before_new_ones() {
+        let place =
+            Location { table: Table::HoldingRegister, first: 90, count: 1, byte: 0, bit: None };
+        let event = EventTrigger { tag: 0, acknowledge: Some(place) };
+        let earlier = || KnownEvent { waiting: vec![6, 7, 8], ..known(Some(counter(8))) };
+        let mut count = PlcTrigger::new(0, event, earlier());
+        // The newest message is sent first, and the one of event 7 was lost.
+        count.on_queued(13, &counter(9));
+        acknowledge(&mut count, 13, true);
+        for (ticket, value) in [(10, 6), (12, 8)] {
+            count.on_sent(ticket, &counter(value));
+            acknowledge(&mut count, ticket, true);
+        }
+        assert_eq!(count.waiting().collect::<Vec<_>>(), [7, 8, 9]);
+        assert_eq!(written(&mut count), [6]);
+        count.confirm_events(|_| false);
+        assert_eq!(written(&mut count), [8, 9]);
     }
 
     #[test]
@@ -377,7 +440,7 @@ mod tests {
         let mut switch = trigger(None);
         switch.on_value(&Value::Bool(true));
         switch.on_queued(10, &Value::Bool(true));
-        switch.on_acknowledged(10, |_| true);
+        acknowledge(&mut switch, 10, true);
         assert_eq!(written(&mut switch), [1]);
         switch.on_value(&Value::Bool(false));
         assert_eq!(written(&mut switch), [0]);
@@ -385,7 +448,7 @@ mod tests {
         switch.on_queued(11, &Value::Bool(true));
         switch.on_value(&Value::Bool(false));
         assert_eq!(written(&mut switch), [0]);
-        switch.on_acknowledged(11, |_| true);
+        acknowledge(&mut switch, 11, true);
         assert!(written(&mut switch).is_empty(), "the program waits no more");
         switch.on_value(&Value::Bool(true));
         switch.on_queued(12, &Value::Bool(true));
@@ -393,9 +456,9 @@ mod tests {
         switch.on_value(&Value::Bool(true));
         switch.on_queued(13, &Value::Bool(true));
         written(&mut switch);
-        switch.on_acknowledged(12, |_| true);
+        acknowledge(&mut switch, 12, true);
         assert!(written(&mut switch).is_empty(), "another event");
-        switch.on_acknowledged(13, |_| true);
+        acknowledge(&mut switch, 13, true);
         assert_eq!(written(&mut switch), [1]);
     }
 
@@ -403,7 +466,7 @@ mod tests {
     fn a_word_that_did_not_arrive_is_written_again_after_a_pause() {
         let mut count = trigger(None);
         count.on_queued(10, &counter(2));
-        count.on_acknowledged(10, |_| true);
+        acknowledge(&mut count, 10, true);
         let now = Instant::now();
         let lost = [WriteOutcome::Unknown, WriteOutcome::NotSent(NotSentReason::Stopping)];
         for outcome in lost {
