@@ -1,9 +1,8 @@
 //! A fleet from `init` to bundles that boxes load, with the program as an operator types it, and
 //! what happens to those who cheat.
 #![expect(
-    clippy::expect_used,
-    clippy::indexing_slicing,
     clippy::panic,
+    clippy::unwrap_in_result,
     clippy::unwrap_used,
     reason = "test code may stop on the spot"
 )]
@@ -231,6 +230,14 @@ fn a_bundle_passes_the_code_that_loads_it_and_is_the_same_each_time() {
     fs::remove_dir_all(office.path("out")).unwrap();
     office.done(&["build"]);
     assert_eq!(office.bundle(), first);
+}
+
+#[test]
+fn a_change_gets_the_next_number_and_older_bundles_are_refused() {
+    let (office, own) = (Office::new(), TestBox::new());
+    office.enrol(&own);
+    office.done(&["build"]);
+    let first = office.bundle();
     let template = office.path("templates/pump.toml");
     let text = fs::read_to_string(&template).unwrap();
     fs::write(&template, text.replace("scan = \"1s\"", "scan = \"2s\"")).unwrap();
