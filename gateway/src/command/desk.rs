@@ -104,7 +104,8 @@ impl CommandDesk {
         let ledger = CommandLedger::load(ledger_file, time.now);
         let command_plc = |plc: &Plc| {
             let mut plc = CommandPlc::new(plc);
-            plc.wanted_program = plc.wanted_program.or(ledger.program(&plc.name, config_hash));
+            let seen = || ledger.program(&plc.name, config_hash);
+            plc.wanted_program = plc.wanted_program.or_else(seen);
             plc
         };
         let mut desk = Self {
@@ -309,7 +310,7 @@ impl CommandDesk {
         let content = ReplyContent { reason: Some(reason), ..ReplyContent::default() };
         let reply = CommandReply::new(pending.id.as_ref(), content, time.wall);
         if is_recorded {
-            self.finish(pending, reply, time.now);
+            self.finish(&pending, reply, time.now);
             return;
         }
         self.ledger.withdraw(number, &reply, time.now);
@@ -323,7 +324,7 @@ impl CommandDesk {
         let Some(plc) = self.plcs.get(usize::from(pending.order.plc)) else { return };
         let content = report::content(plc, &pending.order, report);
         let reply = CommandReply::new(pending.id.as_ref(), content, report.at);
-        self.finish(pending, reply, time.now);
+        self.finish(&pending, reply, time.now);
     }
 
     fn take_pending(&mut self, number: u64) -> Option<PendingCommand> {
@@ -336,13 +337,13 @@ impl CommandDesk {
         Some(pending)
     }
 
-    fn finish(&mut self, pending: PendingCommand, reply: CommandReply, now: Instant) {
+    fn finish(&mut self, pending: &PendingCommand, reply: CommandReply, now: Instant) {
         let plc = self.plcs.get(usize::from(pending.order.plc));
         let name = plc.map(|plc| plc.name.clone()).unwrap_or_default();
         self.ledger.end(pending.order.number, &reply, now);
         let body = trail::outcome_event(&name, pending.by.as_deref(), &reply);
         self.effects.push_back(CommandEffect::Audit { body });
-        self.reply(&pending, reply);
+        self.reply(pending, reply);
     }
 
     fn reply(&mut self, pending: &PendingCommand, reply: CommandReply) {
