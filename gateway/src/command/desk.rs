@@ -104,8 +104,8 @@ impl CommandDesk {
         let ledger = CommandLedger::load(ledger_file, time.now);
         let command_plc = |plc: &Plc| {
             let mut plc = CommandPlc::new(plc);
-            plc.wanted_program =
-                plc.wanted_program.or_else(|| ledger.program(&plc.name, config_hash));
+            let seen = || ledger.program(&plc.name, config_hash);
+            plc.wanted_program = plc.wanted_program.or_else(seen);
             plc
         };
         let mut desk = Self {

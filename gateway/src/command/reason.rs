@@ -81,7 +81,7 @@ pub enum CommandReason {
     /// The PLC refused a request with this exception code.
     Exception(u8),
     /// The PLC does not answer, for this reason.
-    Unreachable(Sentence),
+    Unreachable(Box<Sentence>),
     /// Some values were written, as the reply says, before this happened.
     Partial(Box<Self>),
     /// The gateway stops.

@@ -42,7 +42,9 @@ pub(super) fn content(plc: &CommandPlc, order: &WriteOrder, report: &WriteReport
 
 fn not_sent(reason: &NotSentReason) -> CommandReason {
     match reason {
-        NotSentReason::Unreachable(sentence) => CommandReason::Unreachable(sentence.clone()),
+        NotSentReason::Unreachable(sentence) => {
+            CommandReason::Unreachable(Box::new(sentence.clone()))
+        }
         NotSentReason::Expired => CommandReason::Expired,
         NotSentReason::ProgramChanged => CommandReason::ProgramChanged,
         NotSentReason::Stopping => CommandReason::Stopping,

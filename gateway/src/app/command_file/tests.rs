@@ -94,49 +94,52 @@ impl Life {
             while let Some(effect) = self.desk.poll_effect() {
                 is_idle = false;
                 self.step()?;
-                match effect {
-                    CommandEffect::Order(order) => {
-                        if order.task == WriteTask::Write {
-                            let before = world.plc.writes;
-                            world.plc.is_silent = world.is_silent;
-                            let report = world.plc.execute(&order, world.time.wall);
-                            let value = world.plc.word(24) / 10;
-                            *world.writes.entry(value).or_default() += world.plc.writes - before;
-                            self.step()?;
-                            self.desk.on_report(&report, world.time);
-                        } else {
-                            let report = world.plc.execute(&order, world.time.wall);
-                            self.desk.on_report(&report, world.time);
-                        }
-                    }
-                    CommandEffect::Reply { reply, .. } => {
-                        self.replies.push(Value::Object(reply.body))
-                    }
-                    CommandEffect::Audit { .. } | CommandEffect::Settled { .. } => {}
-                }
+                self.obey(effect, world)?;
             }
             if let Some(batch) = self.desk.take_batch(world.time.now) {
                 is_idle = false;
                 self.step()?;
-                let (has_intents, replaces_file) = (batch.has_intents, batch.replaces_file);
-                let unsynced = LedgerBatch { has_intents: false, ..batch };
-                if self.file.store(&unsynced).is_err() {
-                    self.desk.on_batch_failed(world.time);
-                    continue;
-                }
-                self.step()?;
-                let sync = LedgerBatch { bytes: Vec::new(), has_intents, replaces_file: false };
-                if !replaces_file && self.file.store(&sync).is_err() {
-                    self.desk.on_batch_failed(world.time);
-                    continue;
-                }
-                self.step()?;
-                self.desk.on_batch_stored(world.time);
+                self.store(batch, world)?;
             }
             if is_idle {
                 return Ok(());
             }
         }
+    }
+
+    fn obey(&mut self, effect: CommandEffect, world: &mut World) -> Result<(), Crashed> {
+        match effect {
+            CommandEffect::Order(order) => {
+                let before = world.plc.writes;
+                world.plc.is_silent = world.is_silent;
+                let report = world.plc.execute(&order, world.time.wall);
+                if order.task == WriteTask::Write {
+                    let value = world.plc.word(24) / 10;
+                    *world.writes.entry(value).or_default() += world.plc.writes - before;
+                    self.step()?;
+                }
+                self.desk.on_report(&report, world.time);
+            }
+            CommandEffect::Reply { reply, .. } => self.replies.push(Value::Object(reply.body)),
+            CommandEffect::Audit { .. } | CommandEffect::Settled { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Writes a batch, then syncs it.
+    fn store(&mut self, batch: LedgerBatch, world: &World) -> Result<(), Crashed> {
+        let LedgerBatch { has_intents, replaces_file, .. } = batch;
+        let unsynced = LedgerBatch { has_intents: false, ..batch };
+        let is_written = self.file.store(&unsynced).is_ok();
+        self.step()?;
+        let sync = LedgerBatch { bytes: Vec::new(), has_intents, replaces_file: false };
+        if is_written && (replaces_file || self.file.store(&sync).is_ok()) {
+            self.step()?;
+            self.desk.on_batch_stored(world.time);
+        } else {
+            self.desk.on_batch_failed(world.time);
+        }
+        Ok(())
     }
 }
 
