@@ -1,7 +1,7 @@
 //! Promises 1 and 6 with servers that share no code with the gateway: a value in a command is that
 //! value in pymodbus and libmodbus, for every type and both word orders, and no other register or
 //! coil changes.
-#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -46,7 +46,7 @@ fn in_pymodbus_for_every_type() {
     plc.set_registers(table, 0, &[FILLER; REGISTERS as usize]);
     plc.set_bits(Table::Coil, 0, &[false; COILS as usize]);
     every_type(plc.address());
-    assert!(plc.request_counts().get(&22).is_none(), "an M241 does not know function 22");
+    assert!(!plc.request_counts().contains_key(&22), "an M241 does not know function 22");
 }
 
 #[test]
@@ -119,8 +119,8 @@ fn write(section: PlcConfig, values: &Map<String, Value>) -> Value {
     let replies = broker.subscribe("edge/g/reply/p");
     let mut gateway =
         Gateway::start_ready(GatewayConfig::with_broker("g", broker.url()).plc(section));
-    gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up == 1.0);
-    gateway.wait_for_metric("edge_plc_up{plc=\"p\"}", EVENT_TIMEOUT, |up| up == 1.0);
+    gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
+    gateway.wait_for_metric("edge_plc_up{plc=\"p\"}", EVENT_TIMEOUT, |up| up > 0.0);
     let command = json!({"id": "all", "write": values}).to_string();
     broker.publish("edge/g/set/p", &command, Retain::No);
     let reply = replies.next(EVENT_TIMEOUT).json();

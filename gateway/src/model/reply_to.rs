@@ -160,7 +160,7 @@ mod tests {
 
         #[test]
         fn any_text_is_judged_without_a_panic(gateway in ".*", topic in ".*") {
-            if let Ok(found) = ReplyTo::new(&gateway, topic.clone(), None) {
+            if let Ok(found) = ReplyTo::new(&gateway, topic, None) {
                 prop_assert!((1..=256).contains(&found.topic().len()));
             }
         }

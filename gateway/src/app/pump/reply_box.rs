@@ -217,7 +217,7 @@ mod tests {
         replies.push(to("r/3"), Vec::new(), later);
         let after = replies.poll(3, now + CLOSED_PAUSE).unwrap();
         assert_eq!(&*after.topic, "r/3", "the other one has expired");
-        assert!(!ReplyBox::new(metrics.mqtt.clone()).on_session_ended(true, now));
+        assert!(!ReplyBox::new(metrics.mqtt).on_session_ended(true, now));
     }
 
     #[test]

@@ -76,7 +76,10 @@ async fn a_flood_of_orders_does_not_stop_the_polls() {
                         cycles += 1;
                     }
                     PlcEvent::Written(_) => written += 1,
-                    _ => {}
+                    PlcEvent::State { .. }
+                    | PlcEvent::Changed { .. }
+                    | PlcEvent::Throttled { .. }
+                    | PlcEvent::Learned { .. } => {}
                 }
             }
         };
@@ -333,7 +336,8 @@ async fn all_tags_are_read_upon_an_order_each_scan_class_once() {
     let fake = FakePlc::answering_with(echo_addresses).writing_with(|_, _| acknowledge());
     let tags = [("%MW0", 1000), ("%MW500", 60_000)];
     let mut world = PollerHarness::start(plc("M241", &tags), fake);
-    (world.cycle().await, world.cycle().await);
+    world.cycle().await;
+    world.cycle().await;
     let order = WriteOrder { task: WriteTask::ReadAll, ..order(5, &[]) };
     world.orders.send(order).await.unwrap();
     let mut classes = Vec::new();
@@ -344,7 +348,10 @@ async fn all_tags_are_read_upon_an_order_each_scan_class_once() {
                 classes.push(cycle.class);
             }
             PlcEvent::Written(report) => break report,
-            _ => {}
+            PlcEvent::State { .. }
+            | PlcEvent::Changed { .. }
+            | PlcEvent::Throttled { .. }
+            | PlcEvent::Learned { .. } => {}
         }
     };
     assert_eq!((report.number, report.outcome), (5, WriteOutcome::Done));

@@ -109,7 +109,11 @@ async fn an_answer_that_is_lost_or_wrong_leaves_one_write_and_the_truth() {
                 assert!(matches!(fault, Fault::Exception | Fault::MalformedException), "{fault:?}");
                 assert_eq!(image.state, ImageState::Refused(code));
             }
-            outcome => panic!("{fault:?}: {outcome:?}"),
+            WriteOutcome::ExpectationFailed
+            | WriteOutcome::NotSent(_)
+            | WriteOutcome::Partial(_) => {
+                panic!("{fault:?}: {report:?}")
+            }
         }
         assert_eq!(image.read, read, "{fault:?}");
     }
@@ -134,13 +138,17 @@ async fn a_time_out_at_any_request_of_a_visit_leaves_at_most_one_write() {
             match report.outcome {
                 WriteOutcome::Done => assert!(after == written, "{step} {fault:?}"),
                 WriteOutcome::NotSent(_) => {
-                    assert!(after == memory && step < 2, "{step} {fault:?}")
+                    assert!(after == memory && step < 2, "{step} {fault:?}");
                 }
                 WriteOutcome::Unknown => {
                     assert!(after == written && step == 2, "{step} {fault:?}");
                     assert_eq!(report.images[0].read, Some(Registers::Words(vec![written[20]])));
                 }
-                outcome => panic!("{step} {fault:?}: {outcome:?}"),
+                WriteOutcome::ExpectationFailed
+                | WriteOutcome::Refused(_)
+                | WriteOutcome::Partial(_) => {
+                    panic!("{step} {fault:?}: {report:?}")
+                }
             }
         }
     }
