@@ -9,14 +9,14 @@ use super::{MAX_COMMAND_BYTES, MAX_IDS, MAX_TAGS, MAX_TEXT_CHARS, MAX_WAITING};
 use crate::codec::EncodeError;
 use crate::model::Sentence;
 
-const MAY_BE_OLD: &str = "the command waited at the broker or was sent before, and has no `expires`: it may \
-     be old";
-const PROGRAM_CHANGED: &str = "the PLC has another program than the one with which the addresses were checked; \
-     check them, then set `accept_program`";
+const MAY_BE_OLD: &str = "the command waited at the broker or was sent before, and has no \
+                          `expires`: it may be old";
+const PROGRAM_CHANGED: &str = "the PLC has another program than the one with which the addresses \
+                               were checked; check them, then set `accept_program`";
 const NO_ANSWER: &str =
     "the PLC did not answer: it may have taken the value; `read` is what it holds";
-const INTERRUPTED: &str = "the gateway was restarted while the command was under way: the PLC may have taken \
-     the value; `read` is what it holds";
+const INTERRUPTED: &str = "the gateway was restarted while the command was under way: the PLC may \
+                           have taken the value; `read` is what it holds";
 
 /// Why a command was not carried out, or what is not known about it.
 #[derive(Clone, Debug, PartialEq)]
