@@ -20,7 +20,7 @@ mod trail;
 
 pub use desk::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 pub use ledger::LedgerBatch;
-pub use reason::CommandReason;
+pub use reason::{CommandReason, MessageFault};
 pub use reply::{CommandReply, CommandState};
 
 pub use crate::model::WriteOrder;

@@ -194,7 +194,7 @@ impl CommandDesk {
         let Some(plc) = self.plcs.get(usize::from(incoming.plc)) else { return Ok(()) };
         let refuse = |id: Option<&CommandId>, reason| CommandReply::refused(id, reason, time.wall);
         let command = message::parse(incoming.payload, &plc.form)
-            .map_err(|Unreadable { id, reason }| refuse(id.as_ref(), *reason))?;
+            .map_err(|Unreadable { id, reason }| refuse(id.as_ref(), reason))?;
         let id = command.id.clone();
         let refuse = |reason| refuse(id.as_ref(), reason);
         if incoming.is_retained {

@@ -4,7 +4,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::reason::shortened;
-use super::{CommandReason, MAX_COMMAND_BYTES, MAX_TAGS, MAX_TEXT_CHARS, strict_json};
+use super::{
+    CommandReason, MAX_COMMAND_BYTES, MAX_TAGS, MAX_TEXT_CHARS, MessageFault, strict_json,
+};
 use crate::model::UnixTime;
 
 /// A command as it was sent. Nothing about its tags and values has been checked.
@@ -38,13 +40,13 @@ impl CommandId {
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 
-    fn parse(value: &Value) -> Result<Self, CommandReason> {
+    fn parse(value: &Value) -> Result<Self, MessageFault> {
         let is_id = match value {
             Value::String(text) => (1..=MAX_TEXT_CHARS).contains(&text.chars().count()),
             Value::Number(number) => number.is_u64() || number.is_i64(),
             Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => false,
         };
-        is_id.then(|| Self(value.to_string())).ok_or(CommandReason::WrongMember("id"))
+        is_id.then(|| Self(value.to_string())).ok_or(MessageFault::WrongMember("id"))
     }
 }
 
@@ -65,37 +67,36 @@ pub(super) struct DatagramForm {
 #[derive(Debug)]
 pub(super) struct Unreadable {
     pub(super) id: Option<CommandId>,
-    /// Boxed, because it is longer than a command that can be read.
-    pub(super) reason: Box<CommandReason>,
+    pub(super) reason: CommandReason,
 }
 
-impl From<CommandReason> for Unreadable {
-    fn from(reason: CommandReason) -> Self {
-        Self { id: None, reason: Box::new(reason) }
+impl From<MessageFault> for Unreadable {
+    fn from(fault: MessageFault) -> Self {
+        Self { id: None, reason: fault.into() }
     }
 }
 
 /// Parses a payload.
 pub(super) fn parse(payload: &[u8], form: &DatagramForm) -> Result<ParsedCommand, Unreadable> {
     if payload.len() > MAX_COMMAND_BYTES {
-        return Err(CommandReason::TooLong.into());
+        return Err(MessageFault::TooLong.into());
     }
     let parsed = strict_json::parse(payload);
-    let parsed = parsed.map_err(|error| CommandReason::NotJson(shortened(&error.to_string())))?;
-    let Value::Object(object) = parsed else { return Err(CommandReason::NotAnObject.into()) };
+    let parsed = parsed.map_err(|error| MessageFault::NotJson(shortened(&error.to_string())))?;
+    let Value::Object(object) = parsed else { return Err(MessageFault::NotAnObject.into()) };
     let command = if object.contains_key("write") {
         let id = object.get("id").map(CommandId::parse).transpose()?;
-        parse_full(object, id.clone())
-            .map_err(|reason| Unreadable { id, reason: Box::new(reason) })?
+        parse_full(object, id.clone()).map_err(|fault| Unreadable { id, reason: fault.into() })?
     } else {
         ParsedCommand { write: to_tags(object, form)?, ..ParsedCommand::default() }
     };
-    let refused = |reason| Err(Unreadable { id: command.id.clone(), reason: Box::new(reason) });
+    let refused =
+        |fault: MessageFault| Err(Unreadable { id: command.id.clone(), reason: fault.into() });
     if command.write.is_empty() {
-        return refused(CommandReason::Empty);
+        return refused(MessageFault::Empty);
     }
     if command.write.len() + command.expect.len() > MAX_TAGS {
-        return refused(CommandReason::TooManyTags);
+        return refused(MessageFault::TooManyTags);
     }
     Ok(command)
 }
@@ -103,7 +104,7 @@ pub(super) fn parse(payload: &[u8], form: &DatagramForm) -> Result<ParsedCommand
 fn parse_full(
     object: Map<String, Value>,
     id: Option<CommandId>,
-) -> Result<ParsedCommand, CommandReason> {
+) -> Result<ParsedCommand, MessageFault> {
     let mut command = ParsedCommand { id, ..ParsedCommand::default() };
     for (key, value) in object {
         match (key.as_str(), value) {
@@ -111,34 +112,34 @@ fn parse_full(
             ("by", Value::String(by)) if by.chars().count() <= MAX_TEXT_CHARS => {
                 command.by = Some(by);
             }
-            ("by", _) => return Err(CommandReason::WrongMember("by")),
+            ("by", _) => return Err(MessageFault::WrongMember("by")),
             ("expires", value) => command.expires = Some(parse_expires(&value)?),
             ("expect", Value::Object(tags)) => command.expect = tags,
-            ("expect", _) => return Err(CommandReason::WrongMember("expect")),
+            ("expect", _) => return Err(MessageFault::WrongMember("expect")),
             ("write", Value::Object(tags)) => command.write = tags,
-            ("write", _) => return Err(CommandReason::WrongMember("write")),
+            ("write", _) => return Err(MessageFault::WrongMember("write")),
             (key, _) if IGNORED_KEYS.contains(&key) => {}
-            (key, _) => return Err(CommandReason::UnknownMember(shortened(key))),
+            (key, _) => return Err(MessageFault::UnknownMember(shortened(key))),
         }
     }
     Ok(command)
 }
 
 /// Returns the time of a date with a time zone, or of milliseconds since 1970.
-fn parse_expires(value: &Value) -> Result<UnixTime, CommandReason> {
+fn parse_expires(value: &Value) -> Result<UnixTime, MessageFault> {
     let micros = match value {
         Value::String(text) => text.parse::<Timestamp>().ok().map(Timestamp::as_microsecond),
         Value::Number(number) => number.as_i64().and_then(|millis| millis.checked_mul(1_000)),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     };
-    micros.map(UnixTime::from_micros).ok_or(CommandReason::WrongMember("expires"))
+    micros.map(UnixTime::from_micros).ok_or(MessageFault::WrongMember("expires"))
 }
 
 /// Returns the tags of the simple form: a datagram, or some of its members.
 fn to_tags(
     mut object: Map<String, Value>,
     form: &DatagramForm,
-) -> Result<Map<String, Value>, CommandReason> {
+) -> Result<Map<String, Value>, MessageFault> {
     let nested = form.device.as_deref().and_then(|device| match object.get_mut(device) {
         Some(Value::Object(tags)) => Some(std::mem::take(tags)),
         _ => None,
@@ -147,7 +148,7 @@ fn to_tags(
         object.shift_remove(device);
         if let Some(key) = tags.keys().find(|key| object.contains_key(*key)) {
             let error = format!("the key {:?} occurs twice", shortened(key));
-            return Err(CommandReason::NotJson(error));
+            return Err(MessageFault::NotJson(error));
         }
         object.extend(tags);
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::allow_list::{self, WriteHistory};
 use super::message::DatagramForm;
 use super::reason::shortened;
-use super::{CommandReason, MAX_WAITING};
+use super::{CommandReason, MAX_WAITING, MessageFault};
 use crate::codec;
 use crate::model::{ProgramSignature, TagImage};
 
@@ -95,7 +95,7 @@ impl CommandPlc {
             checked.expect.push(encode(index, tag, value)?);
         }
         if checked.write.is_empty() {
-            return Err(CommandReason::Empty);
+            return Err(MessageFault::Empty.into());
         }
         if let Some((one, other)) = allow_list::overlap(&checked.write) {
             let name = |place: usize| self.image_name(checked.write.get(place));

@@ -9,23 +9,20 @@ use super::{MAX_COMMAND_BYTES, MAX_IDS, MAX_TAGS, MAX_TEXT_CHARS, MAX_WAITING};
 use crate::codec::EncodeError;
 use crate::model::Sentence;
 
+const MAY_BE_OLD: &str = "the command waited at the broker or was sent before, and has no \
+                          `expires`: it may be old";
+const PROGRAM_CHANGED: &str = "the PLC has another program than the one with which the addresses \
+                               were checked; check them, then set `accept_program`";
+const NO_ANSWER: &str =
+    "the PLC did not answer: it may have taken the value; `read` is what it holds";
+const INTERRUPTED: &str = "the gateway was restarted while the command was under way: the PLC may \
+                           have taken the value; `read` is what it holds";
+
 /// Why a command was not carried out, or what is not known about it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CommandReason {
-    /// The message is longer than [`MAX_COMMAND_BYTES`].
-    TooLong,
-    /// The payload is not JSON, or has a key twice.
-    NotJson(String),
-    /// The payload is JSON, but no object.
-    NotAnObject,
-    /// The full form has a member that means nothing.
-    UnknownMember(String),
-    /// A member of the full form has a wrong type.
-    WrongMember(&'static str),
-    /// There is nothing to write.
-    Empty,
-    /// The command names more than [`MAX_TAGS`] tags.
-    TooManyTags,
+    /// The message is no command.
+    Malformed(MessageFault),
     /// The PLC has no such tag.
     UnknownTag(String),
     /// The tag has no `write`, and another value than the one in the command.
@@ -94,6 +91,25 @@ pub enum CommandReason {
     Interrupted,
 }
 
+/// Why a message is no command.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum MessageFault {
+    /// The message is longer than [`MAX_COMMAND_BYTES`].
+    TooLong,
+    /// The payload is not JSON, or has a key twice.
+    NotJson(String),
+    /// The payload is JSON, but no object.
+    NotAnObject,
+    /// The full form has a member that means nothing.
+    UnknownMember(String),
+    /// A member of the full form has a wrong type.
+    WrongMember(&'static str),
+    /// There is nothing to write.
+    Empty,
+    /// The command names more than [`MAX_TAGS`] tags.
+    TooManyTags,
+}
+
 impl CommandReason {
     /// Returns the state of a command that ends for this reason.
     #[must_use]
@@ -107,13 +123,7 @@ impl CommandReason {
             | Self::Stopping
             | Self::NoRecord => CommandState::Failed,
             Self::NoAnswer | Self::Interrupted => CommandState::Unknown,
-            Self::TooLong
-            | Self::NotJson(_)
-            | Self::NotAnObject
-            | Self::UnknownMember(_)
-            | Self::WrongMember(_)
-            | Self::Empty
-            | Self::TooManyTags
+            Self::Malformed(_)
             | Self::UnknownTag(_)
             | Self::ReadOnly(_)
             | Self::WrongValue { .. }
@@ -133,32 +143,9 @@ impl CommandReason {
 }
 
 impl fmt::Display for CommandReason {
-    #[expect(clippy::too_many_lines, reason = "one sentence for each reason")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong => write!(f, "a command has at most {MAX_COMMAND_BYTES} bytes"),
-            Self::NotJson(error) => write!(f, "the command is not valid JSON: {error}"),
-            Self::NotAnObject => f.write_str(
-                "a command is an object: {\"TAG\":VALUE}, or \
-                 {\"id\":\"..\",\"write\":{\"TAG\":VALUE}}",
-            ),
-            Self::UnknownMember(key) => write!(
-                f,
-                "a command with `write` has no member {key:?}; the members are id, by, expires, \
-                 expect and write"
-            ),
-            Self::WrongMember(member) => f.write_str(match *member {
-                "id" => "`id` must be a text of 1 to 128 characters, or a whole number",
-                "by" => "`by` must be a text of at most 128 characters",
-                "expires" => {
-                    "`expires` must be a date with a time zone, like \"2026-12-01T10:00:00Z\", or \
-                     milliseconds since 1970"
-                }
-                "expect" => "`expect` must be an object of tags with their values",
-                _ => "`write` must be an object of tags with their values",
-            }),
-            Self::Empty => f.write_str("the command names no tag to write"),
-            Self::TooManyTags => write!(f, "a command names at most {MAX_TAGS} tags"),
+            Self::Malformed(fault) => fault.fmt(f),
             Self::UnknownTag(tag) => write!(f, "this PLC has no tag {tag:?}"),
             Self::ReadOnly(tag) => write!(
                 f,
@@ -193,16 +180,10 @@ impl fmt::Display for CommandReason {
             Self::ClockNotSet => f.write_str(
                 "the clock of the gateway is not set, so that it cannot judge `expires`",
             ),
-            Self::MayBeOld => f.write_str(
-                "the command waited at the broker or was sent before, and has no `expires`: it may \
-                 be old",
-            ),
+            Self::MayBeOld => f.write_str(MAY_BE_OLD),
             Self::UnderWay => f.write_str("the command with this id is under way"),
             Self::Repeated(state) => write!(f, "the command with this id is over: {state}"),
-            Self::ProgramChanged => f.write_str(
-                "the PLC has another program than the one with which the addresses were checked; \
-                 check them, then set `accept_program`",
-            ),
+            Self::ProgramChanged => f.write_str(PROGRAM_CHANGED),
             Self::ExpectationFailed => {
                 f.write_str("the PLC holds other values than `expect`, so nothing was written")
             }
@@ -213,18 +194,49 @@ impl fmt::Display for CommandReason {
             Self::NoRecord => f.write_str(
                 "the gateway cannot record the command on its disk, so nothing was written",
             ),
-            Self::NoAnswer => f.write_str(
-                "the PLC did not answer: it may have taken the value; `read` is what it holds",
-            ),
-            Self::Interrupted => f.write_str(
-                "the gateway was restarted while the command was under way: the PLC may have taken \
-                 the value; `read` is what it holds",
-            ),
+            Self::NoAnswer => f.write_str(NO_ANSWER),
+            Self::Interrupted => f.write_str(INTERRUPTED),
         }
     }
 }
 
-/// Most characters of a foreign text in a reason.
+impl fmt::Display for MessageFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong => write!(f, "a command has at most {MAX_COMMAND_BYTES} bytes"),
+            Self::NotJson(error) => write!(f, "the command is not valid JSON: {error}"),
+            Self::NotAnObject => f.write_str(
+                "a command is an object: {\"TAG\":VALUE}, or \
+                 {\"id\":\"..\",\"write\":{\"TAG\":VALUE}}",
+            ),
+            Self::UnknownMember(key) => write!(
+                f,
+                "a command with `write` has no member {key:?}; the members are id, by, expires, \
+                 expect and write"
+            ),
+            Self::WrongMember(member) => f.write_str(match *member {
+                "id" => "`id` must be a text of 1 to 128 characters, or a whole number",
+                "by" => "`by` must be a text of at most 128 characters",
+                "expires" => {
+                    "`expires` must be a date with a time zone, like \"2026-12-01T10:00:00Z\", or \
+                     milliseconds since 1970"
+                }
+                "expect" => "`expect` must be an object of tags with their values",
+                _ => "`write` must be an object of tags with their values",
+            }),
+            Self::Empty => f.write_str("the command names no tag to write"),
+            Self::TooManyTags => write!(f, "a command names at most {MAX_TAGS} tags"),
+        }
+    }
+}
+
+impl From<MessageFault> for CommandReason {
+    fn from(fault: MessageFault) -> Self {
+        Self::Malformed(fault)
+    }
+}
+
+/// Returns the first characters of a foreign text, for a reason.
 pub(super) fn shortened(text: &str) -> String {
     text.chars().take(MAX_TEXT_CHARS).collect()
 }
