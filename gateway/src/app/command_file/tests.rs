@@ -107,7 +107,7 @@ impl Life {
         }
     }
 
-    fn obey(&mut self, effect: CommandEffect, world: &mut World) -> Result<(), Crashed> {
+    fn obey(&mut self, effect: CommandEffect, world: &mut CommandLife) -> Result<(), Crashed> {
         match effect {
             CommandEffect::Order(order) => {
                 let before = world.plc.writes;
@@ -127,7 +127,7 @@ impl Life {
     }
 
     /// Writes a batch, then syncs it.
-    fn store(&mut self, batch: LedgerBatch, world: &World) -> Result<(), Crashed> {
+    fn store(&mut self, batch: LedgerBatch, world: &CommandLife) -> Result<(), Crashed> {
         let LedgerBatch { has_intents, replaces_file, .. } = batch;
         let unsynced = LedgerBatch { has_intents: false, ..batch };
         let is_written = self.file.store(&unsynced).is_ok();
