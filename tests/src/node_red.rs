@@ -5,7 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Mosquitto, Port, Subscriber, TempDir, resources, temp_dir};
+use std::time::Duration;
+
+use crate::{Mosquitto, Port, Subscriber, TempDir, eventually, http_get, resources, temp_dir};
+
+/// Node-RED loads its nodes first.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Node-RED with its flow, directory and port; not yet started.
 #[derive(Debug)]
@@ -58,10 +63,14 @@ impl NodeRed {
         node_red
     }
 
-    /// Returns the URL of a page.
+    /// Waits until it serves a page, and returns its URL.
     #[must_use]
     pub fn page(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}/{path}", self.editor.number())
+        let address = self.editor.address();
+        eventually("Node-RED serves the page", PAGE_TIMEOUT, || {
+            let answer = http_get(address, &format!("/{path}")).ok()?;
+            (answer.status == 200).then(|| format!("http://{address}/{path}"))
+        })
     }
 
     /// Returns the directory with Node-RED, which `cargo xtask test` installs.

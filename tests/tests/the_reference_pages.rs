@@ -8,12 +8,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::{CertificateAuthority, Gateway, Office, Port, eventually, temp_dir};
+use e2e::{CertificateAuthority, Gateway, Office, Port, Simulator, eventually, temp_dir};
 
 const SOON: Duration = Duration::from_secs(10);
 const HOW: &str = "`BLESS=1 cargo test -p e2e --test the_reference_pages` writes it.";
 /// Labels of which the configuration or the build makes the values.
-const OPEN_LABELS: [&str; 4] = ["file", "hash", "plc", "version"];
+const OPEN_LABELS: [&str; 5] = ["file", "hash", "plc", "tag", "version"];
 
 /// Compares a page of the book, or writes it.
 fn assert_page(name: &str, page: &str) {
@@ -78,17 +78,21 @@ struct Metric {
 fn metrics_are_those_that_are_served() {
     let (dir, authority, broker) = (temp_dir(), CertificateAuthority::new(), Port::reserve());
     let authority = dir.write("ca.pem", &authority.pem());
+    let plc = Simulator::start();
     let gateway = Gateway::start_ready(format!(
         "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtts://{}\"]\nca_file = \"{}\"\n\
-         [[plc]]\nname = \"pump6\"\nmodel = \"M241\"\naddress = \"127.0.0.1:1\"\n\
-         [[plc.tag]]\nname = \"t\"\nat = \"%MW0\"\ntype = \"INT\"\n",
+         [[plc]]\nname = \"pump6\"\nmodel = \"M241\"\naddress = \"{}\"\n\
+         [[plc.tag]]\nname = \"t\"\nat = \"%MW0\"\ntype = \"INT\"\nmetric = true\n",
         broker.address(),
-        authority.display()
+        authority.display(),
+        plc.address()
     ));
     let mut page = format!(
-        "# Metrics\n\n<!-- Made from `/metrics` of a running gateway; {HOW} -->\n\n\
+        "# Metrics\n\n\
+         <!-- Made from `/metrics` and `/metrics/tags` of a running gateway; {HOW} -->\n\n\
          Times are in seconds, sizes in bytes. Every counter exists from the start, at 0. A \
-         histogram has the\nseries `_bucket`, `_sum` and `_count`. \
+         histogram has the\nseries `_bucket`, `_sum` and `_count`. `edge_tag_*` are on \
+         `/metrics/tags`.\n\
          [Monitoring and alerts](hub/monitoring.md) shows how to use them.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n"
     );
@@ -97,6 +101,11 @@ fn metrics_are_those_that_are_served() {
         let body = gateway.get("/metrics").body;
         body.contains("edge_certificate_").then_some(body)
     });
+    let tags = eventually("the tag is read", SOON, || {
+        let body = gateway.get("/metrics/tags").body;
+        body.contains("edge_tag_value{").then_some(body)
+    });
+    let exposition = exposition + &tags;
     for (name, metric) in parse(&exposition) {
         let labels: Vec<_> =
             metric.labels.iter().map(|(name, values)| label(name, values)).collect();

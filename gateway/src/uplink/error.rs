@@ -99,8 +99,8 @@ pub enum DialError {
     )]
     WeakKey { broker: String, bits: usize },
     #[error(
-        "The signature of the certificate of the broker {broker} is wrong: another authority of \
-         the same name has issued it. Put the certificate of the right one into ca_file."
+        "The certificate of the broker {broker} was not issued by an authority that this gateway \
+         knows, but by another one of the same name: put the certificate of that one into ca_file."
     )]
     WrongSignature { broker: String },
     #[error(

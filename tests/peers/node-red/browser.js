@@ -18,6 +18,10 @@ async function follow(page, step) {
         await page.locator(step.in).fill(step.type);
         await page.locator(step.in).press("Enter");
     } else {
+        const note = page.getByRole("button", { name: "Close" });
+        if (await note.isVisible()) {
+            await note.click();
+        }
         await page.screenshot({ path: step.picture });
     }
 }
@@ -25,7 +29,7 @@ async function follow(page, step) {
 async function main(url) {
     const executablePath = "/usr/bin/chromium";
     const browser = await chromium.launch({ executablePath, headless: true, args: ARGUMENTS });
-    const page = await browser.newPage({ viewport: { width: 1000, height: 660 } });
+    const page = await browser.newPage({ viewport: { width: 1180, height: 860 } });
     await page.goto(url, { waitUntil: "load", timeout: TIMEOUT });
     for await (const line of readline.createInterface({ input: process.stdin })) {
         try {

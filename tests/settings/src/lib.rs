@@ -168,7 +168,7 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 24] = [
+pub const ALL: [Setting; 25] = [
     ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
@@ -188,6 +188,7 @@ pub const ALL: [Setting; 24] = [
     NODE_RED,
     OUTAGE_HOURS,
     PICTURE,
+    PROVISION,
     PYTHON,
     SAMPLES,
     SCRAPED_TAGS,
