@@ -19,8 +19,8 @@ const KEYWORDS: [&str; 4] = ["VAR_GLOBAL", "VAR_CONFIG", "END_VAR", "END_TYPE"];
 
 /// Returns whether a text contains lists of variables or types.
 pub(super) fn has_lists(text: &str) -> bool {
-    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-    words.into_iter().any(|word| KEYWORDS.iter().any(|known| known.eq_ignore_ascii_case(word)))
+    let mut words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    words.any(|word| KEYWORDS.iter().any(|known| known.eq_ignore_ascii_case(word)))
 }
 
 /// Returns whether a text is the inside of a list: lines that were copied without VAR_GLOBAL and
