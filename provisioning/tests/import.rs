@@ -215,7 +215,12 @@ fn the_command_prints_tags_and_a_preview_and_writes_files() {
     let updated = run(&dir, &["table.csv", "--update", "tags.toml"]);
     assert!(updated.stdout.is_empty() && updated.status.success());
     assert!(fs::read_to_string(dir.join("tags.toml")).unwrap().contains("two lines"));
+    fs::remove_dir_all(&dir).unwrap();
+}
 
+#[test]
+fn the_command_ends_with_the_code_that_the_help_names() {
+    let dir = temp_dir();
     fs::write(dir.join("none.gvl"), "VAR_GLOBAL a : INT; END_VAR").unwrap();
     fs::write(dir.join("broken.xml"), "<project").unwrap();
     let code = |arguments: &[&str]| run(&dir, arguments).status.code();
