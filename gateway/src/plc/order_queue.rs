@@ -11,7 +11,7 @@ use crate::clock;
 use crate::model::{WriteOrder, WriteTask};
 
 /// Longest pause after an order: one whose answer was missing must not delay the next for long.
-const MAX_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// The receiving end of the channel of orders, whose capacity bounds how many wait.
 #[derive(Debug)]
