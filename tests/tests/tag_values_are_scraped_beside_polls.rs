@@ -40,8 +40,9 @@ async fn every_tag_is_on_the_page_and_no_cycle_is_missed() {
 fn scrape(sections: Vec<PlcConfig>, tags: u64) {
     let broker = Mosquitto::start();
     let messages = broker.subscribe("edge/g/data/#");
-    let config = GatewayConfig::with_broker("g", broker.url()).set("metrics.tags", true);
-    let gateway = Gateway::start_ready(config.plcs(sections));
+    let config = GatewayConfig::with_broker("g", broker.url()).plcs(sections);
+    let mut gateway = Gateway::start_with(&config, &[("EDGE_METRICS__TAGS", "true")]);
+    gateway.wait_until_ready(RECOVERY_TIMEOUT);
     let good = |page: &str| page.lines().filter(|line| line.ends_with("} 1")).count() as u64;
     let page = |gateway: &Gateway| gateway.get("/metrics/tags").body;
     eventually("every tag is good", RECOVERY_TIMEOUT, || {
