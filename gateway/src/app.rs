@@ -114,14 +114,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let command_inputs = CommandInputs { orders: order_channels.senders, local };
     let ends = (open_storage(&config)?, outbox);
     let mut pump = Pump::new(&config, &hash, &metrics, inputs, ends, command_inputs);
-    let has_tags = config.plcs.iter().flat_map(|plc| &*plc.tags).any(|tag| tag.metric);
-    let router = web::router(Sources {
-        metrics: metrics.clone(),
-        tags: has_tags.then(|| pump.tag_page()),
-        liveness: pump.liveness(),
-        readiness: pump.readiness(),
-        status: pump.status(),
-    });
+    let router = web::router(sources(&config, &metrics, &mut pump));
     let serving = Stage::new("serving");
     network.serve(&router, &serving, &fatal);
     let router = router.merge(local_write::router(local_commands));
@@ -151,13 +144,7 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
 
-    systemd::notify_ready();
-    tracing::info!("running");
-    let failed = tokio::select! {
-        () = stop.cancelled() => false,
-        () = fatal.cancelled() => true,
-    };
-    systemd::notify_stopping();
+    let failed = wait_for_end(&stop, &fatal).await;
     // Each stage ends when its source does: the PLC tasks at the token, the pump when the last PLC
     // task has ended and the queue is empty, the MQTT task when the pump has closed the outbox.
     tokio::join!(
@@ -170,6 +157,31 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     // The tunnel last: the drained messages and the DISCONNECT went through it.
     network.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
     if failed { Err(AppError::TaskEnded) } else { Ok(()) }
+}
+
+/// Returns what the HTTP pages show.
+fn sources(config: &Config, metrics: &Metrics, pump: &mut Pump) -> Sources {
+    let has_tags = config.plcs.iter().flat_map(|plc| &*plc.tags).any(|tag| tag.metric);
+    Sources {
+        metrics: metrics.clone(),
+        tags: has_tags.then(|| pump.tag_page()),
+        liveness: pump.liveness(),
+        readiness: pump.readiness(),
+        status: pump.status(),
+    }
+}
+
+/// Reports to systemd that the gateway runs, and waits until it has to end. Returns whether a task
+/// has failed.
+async fn wait_for_end(stop: &CancellationToken, fatal: &CancellationToken) -> bool {
+    systemd::notify_ready();
+    tracing::info!("running");
+    let failed = tokio::select! {
+        () = stop.cancelled() => false,
+        () = fatal.cancelled() => true,
+    };
+    systemd::notify_stopping();
+    failed
 }
 
 /// Sets what holds for the whole process. Returns the connections to PLCs that it may open.
@@ -244,6 +256,10 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use provisioning::config::WriteRule;
+
     use super::*;
     use crate::testing;
 
@@ -251,6 +267,11 @@ mod tests {
     fn the_session_is_kept_unless_a_plc_is_published_with_qos_2() {
         let mut config = testing::config(2);
         config.mqtt.session_expiry = Duration::from_secs(60);
+        assert!(command_filters(&config).is_empty(), "no tag is writable");
+        assert_eq!(session_persistence(&config), SessionPersistence::Clean);
+        let tags = Arc::make_mut(&mut config.plcs[0].tags);
+        tags[0].write = Some(Box::new(WriteRule::default()));
+        assert_eq!(command_filters(&config), ["edge/amsterdam-01/set/+"]);
         for (qos, expected) in [
             (Qos::AtMostOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
             (Qos::AtLeastOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
@@ -262,6 +283,5 @@ mod tests {
         config.plcs[1].publish.qos = Qos::AtLeastOnce;
         config.mqtt.session_expiry = Duration::ZERO;
         assert_eq!(session_persistence(&config), SessionPersistence::Clean);
-        assert!(command_filters(&config).is_empty(), "no tag is writable");
     }
 }

@@ -15,9 +15,8 @@ mod reply;
 mod report;
 mod strict_json;
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod trail;
 
 pub use desk::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 pub use ledger::LedgerBatch;

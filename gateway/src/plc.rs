@@ -190,8 +190,8 @@ pub enum PlcChange {
 /// events is dropped. The connection takes one of `slots`.
 ///
 /// Without a connection, each due scan class yields a [`Cycle`] of unreachable results. On stop,
-/// the task waits for the request on the wire, at most for its time-out, and reports the orders that
-/// wait as not sent; then it closes the connection.
+/// the task waits for the request on the wire, at most for its time-out, and reports the orders
+/// that wait as not sent; then it closes the connection.
 pub async fn run(
     endpoint: Endpoint,
     slots: ConnectionSlots,

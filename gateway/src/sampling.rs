@@ -35,6 +35,8 @@ pub struct Sampler {
 enum PublishScope {
     WholeClass,
     DueTags,
+    /// Nothing, unless an event occurs: `plc.publish.on`.
+    UponEvent,
 }
 
 /// One scan class.
@@ -74,6 +76,7 @@ impl Sampler {
     #[must_use]
     pub fn new(plc_index: u16, plc: &Plc, plan: &Plan) -> Self {
         let publish = match plc.publish.shape {
+            _ if plc.publish.on.is_some() => PublishScope::UponEvent,
             PayloadShape::Flat | PayloadShape::Nested => PublishScope::WholeClass,
             PayloadShape::Samples => PublishScope::DueTags,
         };
@@ -121,6 +124,33 @@ impl Sampler {
         let format = &class.tags.get(usize::from(tag))?.json_format;
         let value = published.value.as_ref().filter(|_| published.quality == Quality::Good)?;
         Some((format, value))
+    }
+
+    /// Returns the good value of a tag in the last cycle that read it.
+    #[must_use]
+    pub fn present(&self, tag: u16) -> Option<&Value> {
+        let mut samples = self.classes.iter().flat_map(|class| &class.samples);
+        let sample = samples.find(|sample| sample.tag == tag)?;
+        sample.value.as_ref().filter(|_| sample.quality == Quality::Good)
+    }
+
+    /// Returns the samples of the last cycle of every scan class, for one message upon an event at
+    /// `at`; `None` while a class has none.
+    pub fn take_all(&mut self, at: UnixTime, now: Instant) -> Option<Record> {
+        if self.classes.iter().any(|class| class.samples.is_empty()) {
+            return None;
+        }
+        let mut samples = Vec::new();
+        for class in &mut self.classes {
+            for (state, sample) in class.tag_states.iter_mut().zip(&class.samples) {
+                state.on_published(sample, now);
+            }
+            samples.extend(class.samples.iter().cloned());
+        }
+        samples.sort_by_key(|sample| sample.tag);
+        let times = || samples.iter().map(|sample| sample.at);
+        let at = times().min().zip(times().max()).map_or(at, |(first, last)| first.midpoint(last));
+        Some(Record { plc: self.plc, at, clock: None, samples })
     }
 
     /// Returns how many tags had a good value lately, in at most a scan and a heartbeat.
@@ -236,7 +266,7 @@ impl SampledClass {
                 }
                 samples
             }
-            PublishScope::WholeClass => Vec::new(),
+            PublishScope::WholeClass | PublishScope::UponEvent => Vec::new(),
             PublishScope::DueTags => {
                 let due: Vec<_> = pairs.map(is_due).collect();
                 let pairs = self.tag_states.iter_mut().zip(&self.samples).zip(due);

@@ -60,7 +60,7 @@ impl RenewalRequests {
     pub async fn requested(&mut self) {
         if self.0.changed().await.is_err() {
             // Nothing can request one any more.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

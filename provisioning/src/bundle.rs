@@ -23,7 +23,7 @@ pub use archive::ArchiveError;
 #[cfg(feature = "enrolment")]
 pub(crate) use archive::{read as read_archive, render as render_archive};
 pub use contents::{Bundle, ContentsError};
-pub use envelope::{Acceptance, BundleError, Source, Verified, seal, verify};
+pub use envelope::{Acceptance, BundleError, BundleSource, Verified, seal, verify};
 #[cfg(feature = "office")]
 pub(crate) use manifest::is_version;
 pub use manifest::{Manifest, ManifestError};

@@ -26,7 +26,7 @@ pub const MAX_STARTS: u32 = 5;
 
 /// Place for a whole bundle.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Slot {
+pub enum TrialSlot {
     /// The first place.
     A,
     /// The second place.
@@ -54,7 +54,7 @@ pub trait TrialStorage {
     ///
     /// # Errors
     /// When it cannot be written, as when the disk is full.
-    fn write_slot(&mut self, slot: Slot, bundle: &[u8]) -> Result<(), Self::Error>;
+    fn write_slot(&mut self, slot: TrialSlot, bundle: &[u8]) -> Result<(), Self::Error>;
 }
 
 /// Why a trial cannot go on.
@@ -102,11 +102,11 @@ pub enum InUse {
     /// No bundle: the configuration of the box itself.
     Nothing,
     /// A confirmed bundle.
-    Confirmed(Slot),
+    Confirmed(TrialSlot),
     /// A bundle on trial.
     OnTrial {
         /// Where it is.
-        slot: Slot,
+        slot: TrialSlot,
         /// The running time that is left; none if there is nothing to go back to.
         left: Option<Duration>,
     },
@@ -170,7 +170,11 @@ impl<S: TrialStorage> Trials<S> {
     /// # Errors
     /// When another one is on trial, the counter is not larger than all before it, or the storage
     /// fails; what was in use is still in use then.
-    pub fn stage(&mut self, bundle: &[u8], counter: u64) -> Result<Slot, TrialError<S::Error>> {
+    pub fn stage(
+        &mut self,
+        bundle: &[u8],
+        counter: u64,
+    ) -> Result<TrialSlot, TrialError<S::Error>> {
         if let Some(tried) = self.record.tried.as_ref().filter(|_| self.record.confirmed.is_some())
         {
             return Err(TrialError::OnTrial { counter: tried.counter });

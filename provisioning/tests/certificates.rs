@@ -32,6 +32,7 @@ impl Site {
     }
 
     /// Returns the problems or the notes for these keys of `[mqtt]`.
+    #[expect(clippy::unwrap_in_result, reason = "a test that cannot write its files stops")]
     fn check(&self, keys: &str) -> Result<String, String> {
         let text = format!(
             "[gateway]\nid = \"g\"\n[mqtt]\nbrokers = [\"mqtts://b\"]\n{keys}\n\

@@ -1,6 +1,7 @@
 //! Speed of `edge-provision` with 10,000 sites: `cargo xtask bench fleet`.
 #![expect(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a measurement stops on the spot and prints"
 )]

@@ -320,6 +320,7 @@ fn listen(path: &Path) -> Receiver<String> {
 
 /// Shows what the gateway logged when the test fails.
 impl Drop for Gateway {
+    #[expect(clippy::print_stderr, reason = "the output of a test")]
     fn drop(&mut self) {
         if thread::panicking()
             && let Some(process) = &self.process

@@ -95,7 +95,7 @@ fn as_root_a_scan_of_a_hub_finds_what_its_users_need() {
     let anna = PrivateKey::generate();
     office.change("fleet.toml", |text| {
         let key = anna.public_key();
-        let office = format!("[[office]]\nname = \"anna\"\naddress = \"10.77.255.2\"\n");
+        let office = "[[office]]\nname = \"anna\"\naddress = \"10.77.255.2\"\n";
         text.replacen("\n[broker]", &format!("\n{office}public_key = \"{key}\"\n\n[broker]"), 1)
     });
     let hub = Namespace::new();

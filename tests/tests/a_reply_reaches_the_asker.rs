@@ -1,5 +1,6 @@
 //! Promise 6: the reply to a command reaches its sender, on a response topic of MQTT 5 too, and
 //! never one of the gateway's own topics.
+#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::process::Command;
 use std::time::Duration;

@@ -48,8 +48,8 @@ impl Site {
         let config = GatewayConfig::with_broker("g", broker.url()).plc(section);
         let replies = broker.subscribe(REPLY);
         let gateway = Gateway::start_ready(configure(config));
-        gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up == 1.0);
-        gateway.wait_for_metric("edge_plc_up{plc=\"p\"}", EVENT_TIMEOUT, |up| up == 1.0);
+        gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
+        gateway.wait_for_metric("edge_plc_up{plc=\"p\"}", EVENT_TIMEOUT, |up| up > 0.0);
         Self { plc, broker, gateway, replies }
     }
 
@@ -73,7 +73,8 @@ impl Site {
     }
 }
 
-/// Returns an expiry that is an hour ahead, or an hour ago.
+/// Returns an expiry in milliseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "an expiry is a time of the wall clock")]
 fn hours_from_now(hours: i64) -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let millis = i64::try_from(now.expect("the clock is set").as_millis()).expect("it fits");
@@ -210,11 +211,12 @@ fn a_killed_gateway_writes_nothing_twice_and_tells_what_it_knows() {
 
 /// Runs `edge-gateway write`.
 fn write(gateway: &Gateway, arguments: &[&str]) -> Output {
+    let file = gateway.config_path();
+    let arguments =
+        arguments.iter().map(|argument| argument.replace("FILE", &file.to_string_lossy()));
     Command::new(Gateway::program())
         .arg("write")
         .args(arguments)
-        .arg("--file")
-        .arg(gateway.config_path())
         .env("EDGE_GATEWAY__STATE_DIR", gateway.state_dir())
         .output()
         .expect("the program starts")
@@ -224,24 +226,26 @@ fn write(gateway: &Gateway, arguments: &[&str]) -> Output {
 fn a_command_on_the_box_is_a_command_like_any_other() {
     let mut site = Site::start();
     let events = site.broker.subscribe(EVENT);
-    let output = write(&site.gateway, &["p", "setpoint", "12.5", "--yes"]);
+    let output = write(&site.gateway, &["p", "setpoint", "12.5", "FILE", "--yes"]);
     let reply: Value = serde_json::from_slice(&output.stdout).expect("it prints the reply");
     assert_eq!((output.status.code(), &reply["state"]), (Some(0), &json!("done")), "{output:?}");
     assert_eq!(site.words(20, 2), [0, 0x4148]);
     assert_eq!(events.next(EVENT_TIMEOUT).json()["by"], "local");
-    let refused = write(&site.gateway, &["p", "setpoint", "500", "--yes"]);
+    let refused = write(&site.gateway, &["p", "setpoint", "500", "FILE", "--yes"]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    for (arguments, code, told) in [
-        (&["p", "level", "1", "--yes"][..], 1, "read-only"),
-        (&["p", "nothing", "1", "--yes"], 1, "no tag"),
-        (&["q", "setpoint", "1", "--yes"], 1, "no PLC"),
-        (&["p", "setpoint", "1"], 1, "--yes"),
+    for (arguments, code, shown) in [
+        (&["p", "level", "1", "FILE", "--yes"][..], 1, "read-only"),
+        (&["p", "nothing", "1", "FILE", "--yes"], 1, "no tag"),
+        (&["q", "setpoint", "1", "FILE", "--yes"], 1, "no PLC"),
+        // Without an answer to the question nothing is written.
+        (&["p", "setpoint", "1", "FILE"], 1, "Nothing was written"),
         (&["p", "setpoint"], 2, "VALUE"),
     ] {
         let output = write(&site.gateway, arguments);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let text = [output.stdout.clone(), output.stderr.clone()].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
         assert_eq!(output.status.code(), Some(code), "{output:?}");
-        assert!(text.contains(told), "{text}");
+        assert!(text.contains(shown), "{text}");
     }
     assert_eq!(site.words(20, 2), [0, 0x4148]);
     // No other listener takes a command.

@@ -1,6 +1,6 @@
 //! Compares the code with the tables of ARCHITECTURE.md: a module uses only the modules that its
 //! row lists.
-#![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
+#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

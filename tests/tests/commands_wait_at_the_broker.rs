@@ -1,6 +1,12 @@
 //! Promise 6 with third-party brokers: a command comes again until the gateway has acknowledged it,
 //! also after a restart, and what others subscribed to in its session does not disturb it.
-#![expect(clippy::wildcard_enum_match_arm, reason = "any other event fails the test")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods,
+    reason = "any other event fails the test, and both ends run side by side"
+)]
 
 use std::process::Command;
 use std::time::Duration;

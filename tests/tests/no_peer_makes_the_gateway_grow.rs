@@ -1,6 +1,6 @@
 //! Whatever a peer sends, for as long as it likes: the gateway's resident memory stays below 64 MB,
 //! and it answers afterwards. SECURITY.md lists who can make what grow; each test is a row of it.
-#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

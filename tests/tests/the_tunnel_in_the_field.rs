@@ -46,7 +46,7 @@
 //! 24. IPv6 inside the tunnel: field, a row for each mode.
 //! 25. Key files with line breaks of Windows, blanks, a byte order mark: `provisioning`
 //!     `a_byte_order_mark_blanks_and_line_breaks_around_a_key_are_ignored`.
-#![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 #[path = "the_tunnel_in_the_field/cases.rs"]
 mod cases;

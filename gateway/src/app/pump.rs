@@ -18,6 +18,7 @@ mod storage_retry;
 mod tag_pieces;
 mod ticket;
 mod timestamp_correction;
+mod triggers;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -38,6 +39,7 @@ pub(super) use self::status_tracker::HealthInputs;
 use self::status_tracker::StatusTracker;
 use self::storage_retry::StorageRetry;
 use self::ticket::Ticket;
+use self::triggers::Triggers;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
 use crate::metrics::{DropReason, Metrics, TagPage, TagRequest};
@@ -88,6 +90,7 @@ pub(super) struct Pump {
     clock_history: ClockHistory,
     tag_requests: mpsc::Receiver<TagRequest>,
     commands: Commands,
+    triggers: Triggers,
     liveness: Liveness,
 }
 
@@ -140,6 +143,7 @@ impl Pump {
         };
         let clock_history = ClockHistory::new(*health_inputs.clock.borrow());
         let clock = health_inputs.clock.clone();
+        let triggers = Triggers::new(config, command_inputs.orders.clone());
         let commands = Commands::new(config, hash, &metrics.plcs, clock, command_inputs);
         let mut status_tracker = StatusTracker::new(config, hash, metrics, health_inputs);
         status_tracker.update_queue(&queue);
@@ -158,6 +162,7 @@ impl Pump {
             clock_history,
             tag_requests: mpsc::channel(1).1,
             commands,
+            triggers,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
             gateway_id,
         }
@@ -197,6 +202,7 @@ impl Pump {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.advance_commands();
+            self.triggers.send_orders();
             let more = self.send();
             self.start_jobs();
             let due = self.queue.next_deadline().into_iter().chain(more.at()).min();
@@ -235,6 +241,7 @@ impl Pump {
                     let topic = pipeline.topic;
                     self.push_record(topic, record, cycle.booted_at);
                 }
+                self.watch_event(cycle.plc, cycle.booted_at);
             }
             plc::PlcEvent::State { plc, state } => {
                 self.commands.on_plc_state(plc, &state);
@@ -245,7 +252,11 @@ impl Pump {
                 self.status_tracker.on_throttled(plc, limit);
             }
             plc::PlcEvent::Changed { plc, change } => self.push_change_event(plc, change),
-            plc::PlcEvent::Written(report) => self.commands.on_report(&report),
+            plc::PlcEvent::Written(report) => {
+                if !self.on_trigger_report(&report) {
+                    self.commands.on_report(&report);
+                }
+            }
         }
     }
 
@@ -275,7 +286,16 @@ impl Pump {
 
     fn push_entry(&mut self, topic: TopicId, entry: Entry, now: Instant) {
         let memory = entry.memory_bytes();
+        let event = match &entry {
+            Entry::Record(record) => {
+                self.triggers.event_value(record).map(|value| (record.plc, value))
+            }
+            Entry::Message(_) => None,
+        };
         let id = self.queue.push(topic, entry, now);
+        if let (Some(id), Some((plc, value))) = (id, event) {
+            self.triggers.on_queued(id, (plc, &value));
+        }
         self.status_tracker.on_produced(id.map(|id| self.queue.stored_bytes(id)), memory);
     }
 
@@ -328,6 +348,8 @@ impl Pump {
             && let Some(topic) = self.queue.acknowledge(id, now())
         {
             self.drop_reports.on_acknowledged(topic);
+            self.triggers.on_acknowledged(id);
+            self.triggers.confirm_events(&self.queue);
         }
     }
 
@@ -448,6 +470,7 @@ impl Pump {
     fn on_tick(&mut self) {
         self.retry_storage();
         self.commands.on_tick();
+        self.triggers.confirm_events(&self.queue);
         self.status_tracker.set_writes(&self.commands.sentences());
         self.end_pauses();
         self.announce_gaps();

@@ -1,6 +1,6 @@
 //! `write`: writes one tag of a PLC through the running gateway.
 
-use std::io::{self, BufRead, IsTerminal, Write as _};
+use std::io::{self, BufRead, Write as _};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -9,7 +9,7 @@ use provisioning::config::{JsonFormat, Plc, Tag};
 use provisioning::plc::ValueKind;
 use serde_json::{Map, Value};
 
-use super::{EXIT_NEGATIVE, EXIT_OK, configuration, print_line, runtime, status};
+use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, configuration, print_line, runtime, status};
 use crate::app;
 use crate::web::{HttpTarget, post};
 
@@ -20,7 +20,7 @@ Examples:
   sudo edge-gateway write pump6 setpoint 21.5             asks, writes, reads back
   sudo edge-gateway write pump6 mode run --yes            without the question, for a script
   sudo edge-gateway write pump6 limits '[1, 2, 3]'        an array
-  sudo edge-gateway write pump6 recipe Rye --file gateway.toml
+  sudo edge-gateway write pump6 recipe Rye gateway.toml   with another configuration file
 
 The same checks apply as to a command by MQTT: the tag needs `write` in gateway.toml. Connects to
 the gateway that runs with the same configuration, over the socket in its state_dir, which only its
@@ -34,17 +34,16 @@ pub(super) struct WriteOptions {
     /// Value, as it is published: a number, true, false, a text, a date, or an array in JSON.
     #[arg(allow_negative_numbers = true)]
     value: String,
+    #[command(flatten)]
+    file: ConfigFile,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
-    /// Configuration file.
-    #[arg(long, value_name = "FILE", default_value = "/etc/edge-gateway/gateway.toml")]
-    file: std::path::PathBuf,
 }
 
 /// Asks, sends the command to the gateway that runs with this configuration, prints the reply.
 pub(super) fn write(options: &WriteOptions) -> anyhow::Result<u8> {
-    let inspected = configuration::inspect(&options.file)?;
+    let inspected = configuration::inspect(&options.file.path)?;
     let Some(inspected) = inspected else { return Ok(EXIT_NEGATIVE) };
     let (plc, tag) = find_tag(&inspected.plcs, options)?;
     let value = to_json(tag, &options.value)?;
@@ -58,12 +57,16 @@ pub(super) fn write(options: &WriteOptions) -> anyhow::Result<u8> {
     )]));
     let reply = send(&inspected.gateway.state_dir, &plc.name, &body)?;
     print_line(&reply)?;
-    Ok(if reply["state"] == "done" { EXIT_OK } else { EXIT_NEGATIVE })
+    Ok(if reply.get("state").is_some_and(|state| state == "done") {
+        EXIT_OK
+    } else {
+        EXIT_NEGATIVE
+    })
 }
 
 fn find_tag<'a>(plcs: &'a [Plc], options: &WriteOptions) -> anyhow::Result<(&'a Plc, &'a Tag)> {
     let WriteOptions { plc: plc_name, tag: tag_name, file, .. } = options;
-    let file = file.display();
+    let file = file.path.display();
     let Some(plc) = plcs.iter().find(|plc| plc.name == *plc_name) else {
         let names: Vec<_> = plcs.iter().map(|plc| plc.name.as_str()).collect();
         bail!("{file} has no PLC {plc_name:?}; it has {}", names.join(", "));
@@ -93,10 +96,8 @@ fn to_json(tag: &Tag, text: &str) -> anyhow::Result<Value> {
     })
 }
 
+/// Asks, and returns whether the answer is yes; the end of the input is a no.
 fn is_confirmed(plc: &Plc, tag: &Tag, value: &Value) -> anyhow::Result<bool> {
-    if !io::stdin().is_terminal() {
-        bail!("standard input is no terminal; add --yes to write without a question");
-    }
     let (plc, Tag { name, at, .. }) = (&plc.name, tag);
     write!(io::stdout(), "Write {value} to {name} ({at}) of {plc}? [y/N] ")?;
     io::stdout().flush()?;

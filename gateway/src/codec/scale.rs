@@ -211,10 +211,10 @@ fn to_double(value: &Value) -> Option<f64> {
 
 /// Returns whether a scaled value is the number, as far as its type can hold it.
 fn is_published_as(value: &Value, number: f64) -> bool {
-    match value {
-        Value::Real(real) => finite_real(number) == Some(Value::Real(*real)),
-        value => to_double(value).is_some_and(|value| is_same(value, number)),
+    if let Value::Real(real) = value {
+        return finite_real(number) == Some(Value::Real(*real));
     }
+    to_double(value).is_some_and(|value| is_same(value, number))
 }
 
 #[expect(clippy::float_cmp, reason = "the digits that were published are sent back")]

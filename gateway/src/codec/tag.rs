@@ -87,9 +87,9 @@ fn parse_raw(tag: &Tag, json: &Json) -> Result<Value, EncodeError> {
 }
 
 fn to_bits(tag: &Tag, raw: &Value) -> Result<Vec<bool>, EncodeError> {
-    let to_bit = |value: &Value| match value {
-        Value::Bool(bit) => Ok(*bit),
-        _ => Err(EncodeError::WrongKind),
+    let to_bit = |value: &Value| {
+        let Value::Bool(bit) = value else { return Err(EncodeError::WrongKind) };
+        Ok(*bit)
     };
     let DataType { bounds, .. } = tag.data_type;
     match (bounds, raw) {

@@ -11,7 +11,7 @@ use super::ledger::{AcceptedProgram, CommandLedger, IdState, Intent};
 use super::message::{self, CommandId, ParsedCommand, Unreadable};
 use super::plc::{CommandPlc, PresentValue};
 use super::reply::ReplyContent;
-use super::{CommandReason, CommandReply, LedgerBatch, report};
+use super::{CommandReason, CommandReply, LedgerBatch, report, trail};
 use crate::codec;
 use crate::model::{ProgramSignature, TagImage, UnixTime, WriteOrder, WriteReport, WriteTask};
 
@@ -104,7 +104,8 @@ impl CommandDesk {
         let ledger = CommandLedger::load(ledger_file, time.now);
         let command_plc = |plc: &Plc| {
             let mut plc = CommandPlc::new(plc);
-            plc.wanted_program = plc.wanted_program.or(ledger.program(&plc.name, config_hash));
+            let seen = || ledger.program(&plc.name, config_hash);
+            plc.wanted_program = plc.wanted_program.or_else(seen);
             plc
         };
         let mut desk = Self {
@@ -147,7 +148,8 @@ impl CommandDesk {
             let content =
                 ReplyContent { reason: Some(CommandReason::Interrupted), ..Default::default() };
             let reply = CommandReply::new(id.as_ref(), content, time.wall);
-            self.audit_outcome(&intent.plc, intent.by.as_deref(), &reply);
+            let body = trail::outcome_event(&intent.plc, intent.by.as_deref(), &reply);
+            self.effects.push_back(CommandEffect::Audit { body });
             self.ledger.end(intent.number, &reply, time.now);
             return;
         };
@@ -192,7 +194,7 @@ impl CommandDesk {
         let Some(plc) = self.plcs.get(usize::from(incoming.plc)) else { return Ok(()) };
         let refuse = |id: Option<&CommandId>, reason| CommandReply::refused(id, reason, time.wall);
         let command = message::parse(incoming.payload, &plc.form)
-            .map_err(|Unreadable { id, reason }| refuse(id.as_ref(), reason))?;
+            .map_err(|Unreadable { id, reason }| refuse(id.as_ref(), *reason))?;
         let id = command.id.clone();
         let refuse = |reason| refuse(id.as_ref(), reason);
         if incoming.is_retained {
@@ -277,7 +279,9 @@ impl CommandDesk {
             let Some(pending) = self.pending.get(&number) else { continue };
             let order = pending.order.clone();
             self.effects.extend(pending.asker.map(|asker| CommandEffect::Settled { asker }));
-            self.audit_intent(number, time.wall);
+            let intent = self.ledger.open().find(|intent| intent.number == number);
+            let body = intent.map(|intent| trail::intent_event(intent, time.wall));
+            self.effects.extend(body.map(|body| CommandEffect::Audit { body }));
             self.effects.push_back(CommandEffect::Order(order));
         }
     }
@@ -306,7 +310,7 @@ impl CommandDesk {
         let content = ReplyContent { reason: Some(reason), ..ReplyContent::default() };
         let reply = CommandReply::new(pending.id.as_ref(), content, time.wall);
         if is_recorded {
-            self.finish(pending, reply, time.now);
+            self.finish(&pending, reply, time.now);
             return;
         }
         self.ledger.withdraw(number, &reply, time.now);
@@ -320,7 +324,7 @@ impl CommandDesk {
         let Some(plc) = self.plcs.get(usize::from(pending.order.plc)) else { return };
         let content = report::content(plc, &pending.order, report);
         let reply = CommandReply::new(pending.id.as_ref(), content, report.at);
-        self.finish(pending, reply, time.now);
+        self.finish(&pending, reply, time.now);
     }
 
     fn take_pending(&mut self, number: u64) -> Option<PendingCommand> {
@@ -333,12 +337,13 @@ impl CommandDesk {
         Some(pending)
     }
 
-    fn finish(&mut self, pending: PendingCommand, reply: CommandReply, now: Instant) {
+    fn finish(&mut self, pending: &PendingCommand, reply: CommandReply, now: Instant) {
         let plc = self.plcs.get(usize::from(pending.order.plc));
         let name = plc.map(|plc| plc.name.clone()).unwrap_or_default();
         self.ledger.end(pending.order.number, &reply, now);
-        self.audit_outcome(&name, pending.by.as_deref(), &reply);
-        self.reply(&pending, reply);
+        let body = trail::outcome_event(&name, pending.by.as_deref(), &reply);
+        self.effects.push_back(CommandEffect::Audit { body });
+        self.reply(pending, reply);
     }
 
     fn reply(&mut self, pending: &PendingCommand, reply: CommandReply) {
@@ -379,42 +384,6 @@ impl CommandDesk {
     pub fn poll_effect(&mut self) -> Option<CommandEffect> {
         self.effects.pop_front()
     }
-
-    fn audit_intent(&mut self, number: u64, at: UnixTime) {
-        let Some(intent) = self.ledger.open().find(|intent| intent.number == number) else {
-            return;
-        };
-        let expect = (!intent.expect.is_empty()).then(|| Value::Object(intent.expect.clone()));
-        let id = intent.id.clone().map(CommandId::from_json_text);
-        let members = [
-            ("event", Some("write".into())),
-            ("step", Some("intent".into())),
-            ("plc", Some(intent.plc.as_str().into())),
-            ("id", id.map(|id| id.to_json())),
-            ("by", intent.by.as_deref().map(Value::from)),
-            ("write", Some(Value::Object(intent.write.clone()))),
-            ("expect", expect),
-            ("at", Some(at.to_string().into())),
-        ];
-        self.effects.push_back(CommandEffect::Audit { body: present_members(members) });
-    }
-
-    fn audit_outcome(&mut self, plc: &str, by: Option<&str>, reply: &CommandReply) {
-        let members = [
-            ("event", Some("write".into())),
-            ("step", Some("outcome".into())),
-            ("plc", Some(plc.into())),
-            ("by", by.map(Value::from)),
-        ];
-        let mut body = present_members(members);
-        body.extend(reply.body.clone());
-        self.effects.push_back(CommandEffect::Audit { body });
-    }
-}
-
-fn present_members<const N: usize>(members: [(&str, Option<Value>); N]) -> Map<String, Value> {
-    let present = |(key, value): (&str, Option<Value>)| Some((key.to_owned(), value?));
-    members.into_iter().filter_map(present).collect()
 }
 
 /// Returns the time until which a command may be sent to the PLC, or why it is too old.

@@ -65,12 +65,13 @@ pub(super) struct DatagramForm {
 #[derive(Debug)]
 pub(super) struct Unreadable {
     pub(super) id: Option<CommandId>,
-    pub(super) reason: CommandReason,
+    /// Boxed, because it is longer than a command that can be read.
+    pub(super) reason: Box<CommandReason>,
 }
 
 impl From<CommandReason> for Unreadable {
     fn from(reason: CommandReason) -> Self {
-        Self { id: None, reason }
+        Self { id: None, reason: Box::new(reason) }
     }
 }
 
@@ -84,11 +85,12 @@ pub(super) fn parse(payload: &[u8], form: &DatagramForm) -> Result<ParsedCommand
     let Value::Object(object) = parsed else { return Err(CommandReason::NotAnObject.into()) };
     let command = if object.contains_key("write") {
         let id = object.get("id").map(CommandId::parse).transpose()?;
-        parse_full(object, id.clone()).map_err(|reason| Unreadable { id, reason })?
+        parse_full(object, id.clone())
+            .map_err(|reason| Unreadable { id, reason: Box::new(reason) })?
     } else {
         ParsedCommand { write: to_tags(object, form)?, ..ParsedCommand::default() }
     };
-    let refused = |reason| Err(Unreadable { id: command.id.clone(), reason });
+    let refused = |reason| Err(Unreadable { id: command.id.clone(), reason: Box::new(reason) });
     if command.write.is_empty() {
         return refused(CommandReason::Empty);
     }

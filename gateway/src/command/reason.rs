@@ -81,7 +81,7 @@ pub enum CommandReason {
     /// The PLC refused a request with this exception code.
     Exception(u8),
     /// The PLC does not answer, for this reason.
-    Unreachable(Sentence),
+    Unreachable(Box<Sentence>),
     /// Some values were written, as the reply says, before this happened.
     Partial(Box<Self>),
     /// The gateway stops.
@@ -133,6 +133,7 @@ impl CommandReason {
 }
 
 impl fmt::Display for CommandReason {
+    #[expect(clippy::too_many_lines, reason = "one sentence for each reason")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLong => write!(f, "a command has at most {MAX_COMMAND_BYTES} bytes"),

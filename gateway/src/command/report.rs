@@ -16,7 +16,7 @@ pub(super) fn content(plc: &CommandPlc, order: &WriteOrder, report: &WriteReport
     let reason = match (&report.outcome, order.task) {
         // A command of an earlier run: what the PLC holds now does not show what it took.
         (_, WriteTask::ReadBack) => Some(CommandReason::Interrupted),
-        (WriteOutcome::Done, WriteTask::Write) => None,
+        (WriteOutcome::Done, WriteTask::Write | WriteTask::ReadAll) => None,
         (WriteOutcome::ExpectationFailed, _) => Some(CommandReason::ExpectationFailed),
         (WriteOutcome::Refused(code), _) => Some(CommandReason::Exception(*code)),
         (WriteOutcome::Unknown, _) => Some(CommandReason::NoAnswer),
@@ -25,10 +25,8 @@ pub(super) fn content(plc: &CommandPlc, order: &WriteOrder, report: &WriteReport
             Some(CommandReason::Partial(Box::new(not_sent(reason))))
         }
     };
-    let exception = match report.outcome {
-        WriteOutcome::Refused(code) => Some(code),
-        _ => None,
-    };
+    let exception =
+        if let WriteOutcome::Refused(code) = report.outcome { Some(code) } else { None };
     let tags = if report.outcome == WriteOutcome::ExpectationFailed {
         let found = report.found.iter().map(|found| (None, found.as_ref()));
         tags(plc, &order.expect, found)
@@ -44,7 +42,9 @@ pub(super) fn content(plc: &CommandPlc, order: &WriteOrder, report: &WriteReport
 
 fn not_sent(reason: &NotSentReason) -> CommandReason {
     match reason {
-        NotSentReason::Unreachable(sentence) => CommandReason::Unreachable(sentence.clone()),
+        NotSentReason::Unreachable(sentence) => {
+            CommandReason::Unreachable(Box::new(sentence.clone()))
+        }
         NotSentReason::Expired => CommandReason::Expired,
         NotSentReason::ProgramChanged => CommandReason::ProgramChanged,
         NotSentReason::Stopping => CommandReason::Stopping,

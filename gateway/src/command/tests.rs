@@ -3,15 +3,16 @@
 mod identities;
 mod mutated;
 mod refusals;
+pub(crate) mod site;
 
 use serde_json::json;
 
+use self::site::{CommandSite, reply};
 use super::CommandEffect;
-use super::testing::{Site, reply};
 
 #[test]
 fn a_write_is_done_when_the_plc_has_answered_and_was_read_back() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
 
     let replies = site.send(r#"{"setpoint":21.5}"#);
 
@@ -29,7 +30,7 @@ fn a_write_is_done_when_the_plc_has_answered_and_was_read_back() {
 
 #[test]
 fn the_same_registers_hold_every_kind_of_value() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
 
     let replies = site.send(
         r#"{"id":"a","write":{"speed":12.3,"mode":"run","recipe":"Zürich","lamp":true,"total":-7,
@@ -51,7 +52,7 @@ fn the_same_registers_hold_every_kind_of_value() {
 
 #[test]
 fn what_the_plc_made_of_the_value_is_in_the_reply() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     site.plc.resets = true;
 
     let replies = site.send(r#"{"lamp":true}"#);
@@ -65,7 +66,7 @@ fn what_the_plc_made_of_the_value_is_in_the_reply() {
 
 #[test]
 fn nothing_is_written_before_its_record_is_durable() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     site.receive(r#"{"setpoint":1}"#);
     assert!(site.desk.poll_effect().is_none());
     let batch = site.desk.take_batch(site.time.now).unwrap();
@@ -91,7 +92,7 @@ fn nothing_is_written_before_its_record_is_durable() {
 
 #[test]
 fn the_trail_says_who_wrote_what_and_how_it_ended() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     site.send(r#"{"id":"a1","by":"line 3","expect":{"speed":0},"write":{"setpoint":21.5}}"#);
     let trail: Vec<String> = site.trail.iter().map(ToString::to_string).collect();
     insta::assert_snapshot!(trail.join("\n"));
@@ -99,7 +100,7 @@ fn the_trail_says_who_wrote_what_and_how_it_ended() {
 
 #[test]
 fn an_expectation_that_does_not_hold_prevents_the_write() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     let command = r#"{"id":"a","expect":{"speed":5.5},"write":{"setpoint":3}}"#;
     let replies = site.send(command);
     assert_eq!(reply(&replies)["state"], "rejected");
@@ -111,7 +112,7 @@ fn an_expectation_that_does_not_hold_prevents_the_write() {
 
 #[test]
 fn a_refusal_by_the_plc_and_a_missing_answer_are_told_apart() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     site.plc.exception = Some(2);
     let replies = site.send(r#"{"setpoint":1}"#);
     let refused = reply(&replies);

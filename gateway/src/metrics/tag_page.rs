@@ -130,11 +130,11 @@ impl TagFamily {
                 let first = tag.data_type.bounds.map_or(0, |bounds| i64::from(bounds.first()));
                 for (index, item) in (first..).zip(items.iter()) {
                     if let Some(item) = item {
-                        line.write(text, Some(index), Number(item));
+                        line.write(text, Some(index), MetricNumber(item));
                     }
                 }
             }
-            (Self::Value, Some(value), _) => line.write(text, None, Number(value)),
+            (Self::Value, Some(value), _) => line.write(text, None, MetricNumber(value)),
             (Self::Good, ..) => line.write(text, None, u8::from(quality == Quality::Good)),
             (Self::Timestamp, _, Some(at)) => line.write(text, None, Seconds(at)),
             (Self::Value, None, _) | (Self::Timestamp, _, None) => {}
@@ -183,9 +183,9 @@ impl fmt::Display for LabelValue<'_> {
 }
 
 /// A value as a number. Texts, and arrays in arrays, do not come here.
-struct Number<'a>(&'a Value);
+struct MetricNumber<'a>(&'a Value);
 
-impl fmt::Display for Number<'_> {
+impl fmt::Display for MetricNumber<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Value::Bool(value) => write!(f, "{}", u8::from(*value)),

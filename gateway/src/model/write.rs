@@ -30,6 +30,9 @@ pub struct WriteOrder {
 pub enum WriteTask {
     /// Compares, writes, and reads back.
     Write,
+    /// Reads all tags of the PLC, one cycle of each scan class: their [`super::Cycle`]s are
+    /// reported before the order.
+    ReadAll,
     /// Only reads what is at the place of the images: an earlier order with these may have been
     /// carried out.
     ReadBack,

@@ -156,12 +156,12 @@ impl SessionFailure {
     /// Returns what the failure means while SUBSCRIBE is unanswered: a broker may close the
     /// connection over a filter that its access list forbids.
     pub(super) fn before_suback(self) -> Self {
-        match self {
-            Self::Closed | Self::Broken(_) => Self::SubscriptionClosed,
-            Self::Disconnected(said) if said.code == reason_code::NOT_AUTHORIZED => {
-                Self::SubscriptionClosed
-            }
-            other => other,
+        let is_refusal =
+            matches!(&self, Self::Disconnected(said) if said.code == reason_code::NOT_AUTHORIZED);
+        if is_refusal || matches!(self, Self::Closed | Self::Broken(_)) {
+            Self::SubscriptionClosed
+        } else {
+            self
         }
     }
 
@@ -173,22 +173,18 @@ impl SessionFailure {
     /// Returns whether this fault of the tunnel is the cause: nothing has come back from the broker,
     /// or the broker gave up because nothing arrived.
     pub(super) fn is_explained_by(&self, fault: &DialError) -> bool {
-        match self {
+        let is_unheard = matches!(
+            self,
             Self::NoConnack
-            | Self::NoSuback
-            | Self::Broken(_)
-            | Self::NoPingresp
-            | Self::NoAcknowledgement
-            | Self::NotWritten => true,
-            Self::Closed | Self::SubscriptionClosed => {
-                matches!(fault, DialError::NoTunnel { .. })
-            }
-            Self::Disconnected(said) => {
-                said.code == reason_code::KEEP_ALIVE_TIMEOUT
-                    && matches!(fault, DialError::NoTunnel { .. })
-            }
-            _ => false,
-        }
+                | Self::NoSuback
+                | Self::Broken(_)
+                | Self::NoPingresp
+                | Self::NoAcknowledgement
+                | Self::NotWritten
+        );
+        let was_unheard = matches!(self, Self::Closed | Self::SubscriptionClosed)
+            || matches!(self, Self::Disconnected(said) if said.code == reason_code::KEEP_ALIVE_TIMEOUT);
+        is_unheard || was_unheard && matches!(fault, DialError::NoTunnel { .. })
     }
 
     /// Returns whether the tunnel has prevented the session.

@@ -30,7 +30,7 @@ pub(super) struct ReceivedPublish {
 
 /// What becomes of a message.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum InboxDecision {
     /// The caller gets it.
     Deliver(IncomingMessage),
     /// The broker repeats a message whose acknowledgement is still to come.
@@ -94,25 +94,25 @@ impl Inbox {
     }
 
     /// Records a message.
-    pub(super) fn on_received(&mut self, received: ReceivedPublish, now: Instant) -> Verdict {
+    pub(super) fn on_received(&mut self, received: ReceivedPublish, now: Instant) -> InboxDecision {
         let ReceivedPublish { packet_id, qos, mut message } = received;
         // rumqttc has acknowledged it, and the filters are the user's own: any message is for them.
         if self.acknowledgements == Acknowledgements::OnReceipt {
-            return Verdict::Deliver(message);
+            return InboxDecision::Deliver(message);
         }
         if !self.filters.iter().any(|filter| filter_matches(filter, &message.topic)) {
             self.queue_ack(packet_id, qos);
-            return Verdict::Foreign(self.remedy(&message.topic, now));
+            return InboxDecision::Foreign(self.remedy(&message.topic, now));
         }
         if qos != Qos::AtMostOnce {
             // Some brokers repeat a message within a session. Its id cannot be in use for another
             // one before the acknowledgement (MQTT 5.0, 2.2.1).
             if self.unacknowledged.insert(packet_id, qos).is_some() {
-                return Verdict::Repeated;
+                return InboxDecision::Repeated;
             }
             message.delivery = Some(DeliveryTag { session: self.session, packet_id });
         }
-        Verdict::Deliver(message)
+        InboxDecision::Deliver(message)
     }
 
     /// Records that the caller acknowledges a message.
@@ -210,18 +210,14 @@ mod tests {
         Inbox::new(3, &["edge/a/set/+".to_owned()], acknowledgements)
     }
 
-    fn delivered(verdict: Verdict) -> IncomingMessage {
-        match verdict {
-            Verdict::Deliver(message) => message,
-            other => panic!("{other:?}"),
-        }
+    fn delivered(verdict: InboxDecision) -> IncomingMessage {
+        let InboxDecision::Deliver(message) = verdict else { panic!("{verdict:?}") };
+        message
     }
 
-    fn remedy(verdict: Verdict) -> ForeignRemedy {
-        match verdict {
-            Verdict::Foreign(remedy) => remedy,
-            other => panic!("{other:?}"),
-        }
+    fn remedy(verdict: InboxDecision) -> ForeignRemedy {
+        let InboxDecision::Foreign(remedy) = verdict else { panic!("{verdict:?}") };
+        remedy
     }
 
     #[test]
@@ -230,7 +226,7 @@ mod tests {
         let command = received(9, Qos::AtLeastOnce, "edge/a/set/p");
         let tag = delivered(inbox.on_received(command.clone(), now)).delivery.unwrap();
         assert_eq!(inbox.poll_ack(), None);
-        assert!(matches!(inbox.on_received(command.clone(), now), Verdict::Repeated));
+        assert!(matches!(inbox.on_received(command.clone(), now), InboxDecision::Repeated));
 
         inbox.acknowledge(DeliveryTag { session: 2, ..tag });
         assert_eq!(inbox.poll_ack(), None, "the tag of another session");
@@ -255,7 +251,7 @@ mod tests {
             assert_eq!(message.delivery, None);
             let other = inbox.on_received(received(2, qos, "other"), now);
             let is_on_receipt = acknowledgements == Acknowledgements::OnReceipt;
-            assert_eq!(matches!(other, Verdict::Deliver(_)), is_on_receipt);
+            assert_eq!(matches!(other, InboxDecision::Deliver(_)), is_on_receipt);
             assert_eq!(inbox.poll_ack(), None);
         }
     }

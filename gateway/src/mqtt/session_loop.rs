@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::connect::{BrokerConnection, payload_capacity};
 use super::failure::SessionFailure;
-use super::inbox::{ForeignRemedy, Inbox, ReceivedPublish, Verdict};
+use super::inbox::{ForeignRemedy, Inbox, InboxDecision, ReceivedPublish};
 use super::inflight::{Inflight, InflightMessage, WrittenMessage};
 use super::session::{
     ConnackLimits, MAX_PACKET_LEN, NotSendable, Publisher, SessionEvent, SlotState,
@@ -224,9 +224,9 @@ impl SessionLoop {
     ) -> Result<(), SessionEnd> {
         let topic = ForeignText::new(&received.message.topic);
         match self.inbox.on_received(received, Instant::now()) {
-            Verdict::Deliver(message) => self.emit(MqttEvent::Received(message)).await?,
-            Verdict::Repeated => {}
-            Verdict::Foreign(remedy) => {
+            InboxDecision::Deliver(message) => self.emit(MqttEvent::Received(message)).await?,
+            InboxDecision::Repeated => {}
+            InboxDecision::Foreign(remedy) => {
                 tracing::warn!(
                     target: FOREIGN,
                     %topic,
@@ -242,10 +242,12 @@ impl SessionLoop {
     /// acknowledged any more, and a kept session brings it again.
     async fn on_received_at_end(&mut self, received: ReceivedPublish) -> Result<(), SessionEnd> {
         match self.inbox.on_received(received, Instant::now()) {
-            Verdict::Deliver(message) if message.delivery.is_none() || !self.is_kept => {
+            InboxDecision::Deliver(message) if message.delivery.is_none() || !self.is_kept => {
                 self.emit(MqttEvent::Received(message)).await
             }
-            Verdict::Deliver(_) | Verdict::Repeated | Verdict::Foreign(_) => Ok(()),
+            InboxDecision::Deliver(_) | InboxDecision::Repeated | InboxDecision::Foreign(_) => {
+                Ok(())
+            }
         }
     }
 

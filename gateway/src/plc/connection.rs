@@ -231,8 +231,8 @@ impl<C: Connector> ManagedConnection<C> {
         self.finish_exchange(sent, answer)
     }
 
-    /// Sends a request that writes, like [`ManagedConnection::read`], unless the rate limits allow it
-    /// only after `not_after`.
+    /// Sends a request that writes, like [`ManagedConnection::read`], unless the rate limits allow
+    /// it only after `not_after`.
     pub(super) async fn write(
         &mut self,
         address: UnitAddress,

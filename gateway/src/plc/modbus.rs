@@ -232,7 +232,15 @@ fn confirmation(request: &Request<'_>) -> Option<Response> {
         Request::WriteMultipleCoils(address, bits) => {
             count(bits.len()).map(|count| Response::WriteMultipleCoils(*address, count))
         }
-        _ => None,
+        Request::ReadCoils(..)
+        | Request::ReadDiscreteInputs(..)
+        | Request::ReadHoldingRegisters(..)
+        | Request::ReadInputRegisters(..)
+        | Request::ReportServerId
+        | Request::ReadDeviceIdentification(..)
+        | Request::MaskWriteRegister(..)
+        | Request::ReadWriteMultipleRegisters(..)
+        | Request::Custom(..) => None,
     }
 }
 

@@ -1,13 +1,14 @@
-//! The write orders that wait for one connection, and when the next one may be sent. An order passes
-//! the polls, but orders take at most half of the time that requests may take: a flood of them does
-//! not stop the polls.
+//! The write orders that wait for one connection, and when the next one may be sent.
+//!
+//! An order passes the polls, but all orders together take at most half of the time that requests
+//! may take, so that a flood of them does not stop the polls.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use crate::clock;
-use crate::model::WriteOrder;
+use crate::model::{WriteOrder, WriteTask};
 
 /// Longest pause after an order: one whose answer was missing must not delay the next for long.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -55,6 +56,17 @@ impl OrderQueue {
             return None;
         }
         self.take_any()
+    }
+
+    /// Takes the oldest order, if it may be carried out within a cycle: one that reads all tags
+    /// cannot.
+    pub(super) fn take_within_cycle(&mut self, now: Instant) -> Option<WriteOrder> {
+        let order = self.take(now)?;
+        if order.task == WriteTask::ReadAll {
+            self.next = Some(order);
+            return None;
+        }
+        Some(order)
     }
 
     /// Takes the oldest order, also during a pause.

@@ -22,6 +22,7 @@ use super::server::{PROGRAM_POLL_PERIOD, ProgramPoll, ServerState};
 use super::session::{Connector, UnitAddress};
 use super::{Endpoint, PlcEvent, PollChannels, RateLimit, plc_r};
 use crate::clock::{self, Anchor};
+use crate::model::WriteTask;
 use crate::schedule::{PeriodicJob, Schedule, ScheduleStep};
 use orders::PendingReadBack;
 
@@ -124,7 +125,10 @@ impl<C: Connector> Poller<C> {
     async fn run_next(&mut self) -> ControlFlow<()> {
         self.retry_read_backs().await?;
         if let Some(order) = self.orders.take(now()) {
-            self.run_order(order).await?;
+            match order.task {
+                WriteTask::ReadAll => self.read_all(order).await?,
+                WriteTask::Write | WriteTask::ReadBack => self.run_order(order).await?,
+            }
         }
         let due = self.schedule.next_due_job(now());
         if let Some((limit, until)) = due.and_then(|job| self.throttled_until(job)) {

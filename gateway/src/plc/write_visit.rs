@@ -92,7 +92,7 @@ impl WriteVisit {
             reads.extend(read_backs.first().copied());
         }
         let (phase, outcome) = match order.task {
-            WriteTask::Write => (VisitPhase::Reading(0), None),
+            WriteTask::Write | WriteTask::ReadAll => (VisitPhase::Reading(0), None),
             WriteTask::ReadBack => (VisitPhase::ReadingBack(0), Some(WriteOutcome::Unknown)),
         };
         Self {
@@ -187,6 +187,11 @@ impl WriteVisit {
         };
         write.state = state;
         self.begin_read_back(outcome);
+    }
+
+    /// Ends the visit of an order that reads all tags.
+    pub(super) fn on_all_read(&mut self) {
+        self.end(WriteOutcome::Done);
     }
 
     /// Ends a visit that cannot go on: nothing more is sent. If nothing was written, this is why.

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use provisioning::config::{
-    DatetimeFormat, HostPort, JsonFormat, Pacing, Publish as PublishConfig, Qos,
+    DatetimeFormat, EventTrigger, HostPort, JsonFormat, Pacing, Publish as PublishConfig, Qos,
 };
 use provisioning::plan::{self, ReadRequest};
 use provisioning::plc::{ByteOrder, DataType, PlcModel, Table};
@@ -351,6 +351,30 @@ proptest! {
                 }
             }
             world.now = now + Duration::from_millis(pause);
+        }
+    }
+}
+
+#[test]
+fn with_an_event_nothing_is_published_until_all_tags_are_taken() {
+    for shape in [PayloadShape::Flat, PayloadShape::Samples] {
+        let mut world = SamplerHarness::new(shape, &[("%MW500", "INT"), ("%MW0", "INT")]);
+        let event = EventTrigger { tag: 1, acknowledge: None };
+        world.plc.publish.on = Some(event);
+        world.restart();
+        assert!(
+            world.sampler.take_all(UnixTime::default(), world.now).is_none(),
+            "nothing is read"
+        );
+        for word in 1..200 {
+            assert_eq!(world.cycle(|request| good(request, word)), None);
+        }
+        assert_eq!(world.sampler.present(1), Some(&Value::Int(199)));
+        for _ in 0..2 {
+            let record = world.sampler.take_all(UnixTime::default(), world.now).unwrap();
+            let values = record.samples.into_iter().map(|sample| (sample.tag, sample.value));
+            let int = Some(Value::Int(199));
+            assert_eq!(values.collect::<Vec<_>>(), [(0, int.clone()), (1, int)]);
         }
     }
 }

@@ -35,7 +35,9 @@ impl Status {
                 Some(Headline::Disconnected { sentence, values: self.queue.stored })
             }
             ConnectionState::Connecting if !tunnel.is_faulty() => None,
-            _ => Some(Headline::Tunnel { sentence }),
+            ConnectionState::Connecting | ConnectionState::Connected => {
+                Some(Headline::Tunnel { sentence })
+            }
         }
     }
 

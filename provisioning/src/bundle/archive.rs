@@ -61,14 +61,14 @@ pub enum ArchiveError {
 }
 
 /// A file in an archive: its name and its content.
-pub(crate) type Member<'a> = (&'a str, &'a [u8]);
+pub(crate) type ArchiveMember<'a> = (&'a str, &'a [u8]);
 
 /// Returns an archive of the files, in their order. Equal files give equal bytes: owner, group and
 /// time are 0, and only the owner may read what is extracted.
 ///
 /// # Errors
 /// When a name cannot be written, there are too many files or two with one name.
-pub(crate) fn render(members: &[Member<'_>]) -> Result<Vec<u8>, ArchiveError> {
+pub(crate) fn render(members: &[ArchiveMember<'_>]) -> Result<Vec<u8>, ArchiveError> {
     let mut archive = Vec::new();
     for (at, (name, content)) in members.iter().enumerate() {
         let bad_name = || ArchiveError::BadName { name: (*name).to_owned() };
@@ -85,7 +85,7 @@ pub(crate) fn render(members: &[Member<'_>]) -> Result<Vec<u8>, ArchiveError> {
 ///
 /// # Errors
 /// When a byte differs from that, with the first difference.
-pub(crate) fn read(archive: &[u8]) -> Result<Vec<Member<'_>>, ArchiveError> {
+pub(crate) fn read(archive: &[u8]) -> Result<Vec<ArchiveMember<'_>>, ArchiveError> {
     let mut reader = ArchiveReader { archive, offset: 0 };
     let mut members = Vec::new();
     while let Some(member) = reader.member()? {
@@ -98,7 +98,7 @@ pub(crate) fn read(archive: &[u8]) -> Result<Vec<Member<'_>>, ArchiveError> {
     }
 }
 
-fn ensure_new(name: &str, members: &[Member<'_>]) -> Result<(), ArchiveError> {
+fn ensure_new(name: &str, members: &[ArchiveMember<'_>]) -> Result<(), ArchiveError> {
     if members.len() == MAX_MEMBERS {
         return Err(ArchiveError::TooMany);
     }
@@ -113,7 +113,7 @@ struct ArchiveReader<'a> {
 
 impl<'a> ArchiveReader<'a> {
     /// Returns the next file; at the end of the archive, none.
-    fn member(&mut self) -> Result<Option<Member<'a>>, ArchiveError> {
+    fn member(&mut self) -> Result<Option<ArchiveMember<'a>>, ArchiveError> {
         let offset = self.offset;
         let block = self.take(BLOCK)?;
         if is_zero(block) {
@@ -199,7 +199,8 @@ mod tests {
 
     use super::*;
 
-    const TWO: [Member<'_>; 2] = [("manifest.toml", b"format = 1\n"), ("network/a.network", b"")];
+    const TWO: [ArchiveMember<'_>; 2] =
+        [("manifest.toml", b"format = 1\n"), ("network/a.network", b"")];
 
     #[test]
     fn what_is_not_as_written_is_refused() {
@@ -255,7 +256,8 @@ mod tests {
         let twice = [TWO[0], TWO[0]];
         assert!(matches!(render(&twice), Err(ArchiveError::Duplicate { .. })));
         let names: Vec<_> = (0..=MAX_MEMBERS).map(|n| n.to_string()).collect();
-        let many: Vec<Member<'_>> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        let many: Vec<ArchiveMember<'_>> =
+            names.iter().map(|name| (name.as_str(), &b""[..])).collect();
         assert_eq!(render(&many), Err(ArchiveError::TooMany));
     }
 
@@ -272,7 +274,7 @@ mod tests {
             prop::collection::vec(any::<u8>(), 0..1500), 0..6,
         )) {
             let names: Vec<_> = (0..contents.len()).map(|n| format!("d/{n}.x")).collect();
-            let members: Vec<Member<'_>> =
+            let members: Vec<ArchiveMember<'_>> =
                 names.iter().map(String::as_str).zip(contents.iter().map(Vec::as_slice)).collect();
             let archive = render(&members).unwrap();
             prop_assert_eq!(read(&archive).unwrap(), members);

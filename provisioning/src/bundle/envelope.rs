@@ -3,7 +3,7 @@
 use thiserror::Error;
 use tunnel::PublicKey;
 
-use super::archive::{self, ArchiveError, Member};
+use super::archive::{self, ArchiveError, ArchiveMember};
 use super::signature::{KeyId, Signature};
 use super::{Bundle, ContentsError, MAX_BUNDLE_BYTES, Manifest, SigningKeys};
 
@@ -26,12 +26,12 @@ pub struct Acceptance<'a> {
     /// Largest counter of all bundles that it has accepted, tried or given up.
     pub last_counter: Option<u64>,
     /// How the bundle came.
-    pub source: Source,
+    pub source: BundleSource,
 }
 
 /// How a bundle reaches a box.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Source {
+pub enum BundleSource {
     /// A person brought it, on a stick.
     ByHand,
     /// The box fetched it from a web server, which may keep copies.
@@ -203,7 +203,7 @@ pub fn seal(
     }
     files.push((BUNDLE_TAR.to_owned(), bundle.to_vec()));
     files.push((BUNDLE_TAR.to_owned() + MINISIG, signature.to_string().into_bytes()));
-    let members: Vec<Member<'_>> =
+    let members: Vec<ArchiveMember<'_>> =
         files.iter().map(|(name, content)| (name.as_str(), content.as_slice())).collect();
     archive::render(&members)
 }
@@ -267,7 +267,7 @@ impl<'a> Envelope<'a> {
 
 impl<'a> Signed<'a> {
     /// Reads a file and the signature that follows it.
-    fn read(pair: &[Member<'a>]) -> Result<Self, BundleError> {
+    fn read(pair: &[ArchiveMember<'a>]) -> Result<Self, BundleError> {
         let Some((name, content)) = pair.first().copied() else {
             return Err(BundleError::Missing { name: BUNDLE_TAR.to_owned() });
         };
@@ -330,8 +330,8 @@ impl Acceptance<'_> {
             _ => {}
         }
         match self.source {
-            Source::Pulled if bundle.has_clear_secrets() => Err(BundleError::ClearSecrets),
-            Source::Pulled | Source::ByHand => Ok(()),
+            BundleSource::Pulled if bundle.has_clear_secrets() => Err(BundleError::ClearSecrets),
+            BundleSource::Pulled | BundleSource::ByHand => Ok(()),
         }
     }
 }

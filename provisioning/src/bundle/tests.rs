@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use tunnel::PrivateKey;
 
-use super::archive::Member;
+use super::archive::ArchiveMember;
 use super::*;
 use crate::office::signing::{KeyFile, NewKey, Signer};
 
@@ -81,7 +81,7 @@ const BLANK: Acceptance<'_> = Acceptance {
     gateway: None,
     tunnel_public_key: None,
     last_counter: None,
-    source: Source::ByHand,
+    source: BundleSource::ByHand,
 };
 
 fn error(bytes: &[u8], acceptance: &Acceptance<'_>) -> BundleError {
@@ -223,19 +223,19 @@ fn secrets_in_clear_come_by_hand_only() {
     let contents = Bundle::new(manifest(7), files).unwrap().render().unwrap();
     let bytes = sealed(&contents, &KEYS.online);
     assert!(verify(&bytes, &BLANK).unwrap().bundle.has_clear_secrets());
-    let pulled = Acceptance { source: Source::Pulled, ..BLANK };
+    let pulled = Acceptance { source: BundleSource::Pulled, ..BLANK };
     assert_eq!(error(&bytes, &pulled), BundleError::ClearSecrets);
     assert!(verify(&bundle(7), &pulled).is_ok());
 }
 
 #[test]
 fn only_known_files_in_their_order_are_in_a_bundle() {
-    let signed = |members: &[Member<'_>]| {
+    let signed = |members: &[ArchiveMember<'_>]| {
         error(&sealed(&archive::render(members).unwrap(), &KEYS.online), &BLANK)
     };
     let text = manifest(7).render().unwrap();
-    let first: Member<'_> = (MANIFEST, text.as_bytes());
-    let toml: Member<'_> = (GATEWAY_TOML, b"");
+    let first: ArchiveMember<'_> = (MANIFEST, text.as_bytes());
+    let toml: ArchiveMember<'_> = (GATEWAY_TOML, b"");
     for name in [
         "edge-gateway.service",
         "etc/passwd",
@@ -317,7 +317,7 @@ fn every_refusal_says_what_is_wrong_and_what_to_do() {
     let mut clear = files();
     clear.insert("secrets/mqtt.password", b"secret");
     let clear = Bundle::new(manifest(7), clear).unwrap().render().unwrap();
-    let pulled = Acceptance { source: Source::Pulled, ..BLANK };
+    let pulled = Acceptance { source: BundleSource::Pulled, ..BLANK };
     let errors = [
         error(&vec![0; MAX_BUNDLE_BYTES + 1], &BLANK),
         error(&bundle(7)[..1000], &BLANK),

@@ -230,8 +230,8 @@ section! {
         /// Fixed members in addition to those of `[publish] extra`.
         extra: Field<JsonMembers>, else "none";
         /// Name of a tag: a BOOL, or a counter. When the BOOL becomes true or the counter changes,
-        /// all tags of the PLC are read at once and published in one message. A pulse that is
-        /// shorter than the `scan` of this tag is not seen.
+        /// all tags of the PLC are read at once and published in one message. Nothing else is
+        /// published then. A pulse that is shorter than the `scan` of this tag is not seen.
         on: Field<PlainText>, else "none";
         /// Address of a word for which there is no tag. After the broker has acknowledged the
         /// message of an event, the gateway writes to it the value of the counter, or 1 until the

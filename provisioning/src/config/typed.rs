@@ -71,7 +71,8 @@ pub struct Publish {
     pub stamp: bool,
     /// Fixed members of every message.
     pub extra: serde_json::Map<String, serde_json::Value>,
-    /// What causes an additional message with all tags; absent for none.
+    /// The event upon which a message with all tags is published, and nothing else; absent to
+    /// publish what changes.
     pub on: Option<EventTrigger>,
 }
 

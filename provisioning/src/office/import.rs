@@ -32,7 +32,7 @@ pub use declaration::DeclaredAccess;
 pub use expand::{ImportedTag, SkippedVariable};
 pub use note::{ImportNote, NoteKind};
 pub use skip::SkipReason;
-pub use source::{ImportFile, Place};
+pub use source::{ImportFile, SourcePlace};
 pub use tag_file::{TagChange, TagFile};
 
 use declaration::Declarations;

@@ -287,9 +287,11 @@ fn read_password(path: PathBuf) -> Result<Zeroizing<String>, SecretError> {
 
 /// Returns the text of a secret without the end of its line.
 fn read_secret(path: &Path, help: &'static str) -> Result<Zeroizing<String>, SecretError> {
-    let error = |error: io::Error| match error.kind() {
-        ErrorKind::NotFound => SecretError::Missing { path: path.to_owned(), help },
-        _ => FileError::new("read", path, error).into(),
+    let error = |error: io::Error| {
+        if error.kind() == ErrorKind::NotFound {
+            return SecretError::Missing { path: path.to_owned(), help };
+        }
+        FileError::new("read", path, error).into()
     };
     let bytes = Zeroizing::new(regular_file::read(path, MAX_SECRET_BYTES).map_err(error)?);
     if fs::metadata(path).map_err(error)?.permissions().mode() & 0o077 != 0 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 use toml::{Table, Value};
 
-use super::Slot;
+use super::TrialSlot;
 
 /// Maximum length of a reason.
 const MAX_REASON: usize = 1000;
@@ -16,7 +16,7 @@ const MAX_REASON: usize = 1000;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TrialRecord {
     /// The last confirmed bundle: where it is, and its counter.
-    pub confirmed: Option<(Slot, u64)>,
+    pub confirmed: Option<(TrialSlot, u64)>,
     /// The bundle on trial.
     pub tried: Option<TriedBundle>,
     /// The last bundle that was taken back.
@@ -29,7 +29,7 @@ pub struct TrialRecord {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TriedBundle {
     /// Where it is.
-    pub slot: Slot,
+    pub slot: TrialSlot,
     /// Its counter.
     pub counter: u64,
     /// How often it was started.
@@ -60,12 +60,12 @@ impl TrialRecord {
     }
 
     /// Returns the slot whose content nothing needs.
-    pub(super) fn free_slot(&self) -> Slot {
+    pub(super) fn free_slot(&self) -> TrialSlot {
         // Without a confirmed bundle the one on trial is in use until the next one is whole.
         let tried = self.tried.as_ref().map(|tried| tried.slot);
         match self.confirmed.map(|(slot, _)| slot).or(tried) {
-            Some(Slot::A) => Slot::B,
-            Some(Slot::B) | None => Slot::A,
+            Some(TrialSlot::A) => TrialSlot::B,
+            Some(TrialSlot::B) | None => TrialSlot::A,
         }
     }
 }
@@ -124,7 +124,7 @@ impl FromStr for TrialRecord {
     }
 }
 
-impl fmt::Display for Slot {
+impl fmt::Display for TrialSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::A => "a",
@@ -133,10 +133,10 @@ impl fmt::Display for Slot {
     }
 }
 
-fn slot(table: &Table) -> Result<Slot, TrialRecordError> {
+fn slot(table: &Table) -> Result<TrialSlot, TrialRecordError> {
     match table.get("slot").and_then(Value::as_str) {
-        Some("a") => Ok(Slot::A),
-        Some("b") => Ok(Slot::B),
+        Some("a") => Ok(TrialSlot::A),
+        Some("b") => Ok(TrialSlot::B),
         _ => Err(TrialRecordError),
     }
 }

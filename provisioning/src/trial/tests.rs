@@ -12,10 +12,10 @@ const ALL: Evidence =
 /// A disk whose power fails after a number of steps. A write of a slot is two steps: in between,
 /// half of it is there. A record is replaced in one.
 #[derive(Clone, Debug, Default)]
-struct Disk(Rc<RefCell<Content>>);
+struct Disk(Rc<RefCell<StoredContent>>);
 
 #[derive(Clone, Debug, Default)]
-struct Content {
+struct StoredContent {
     record: Option<String>,
     slots: [Vec<u8>; 2],
     /// Steps until the power fails; none for never.
@@ -37,15 +37,15 @@ impl Disk {
         }
     }
 
-    fn slot(&self, slot: Slot) -> Vec<u8> {
+    fn slot(&self, slot: TrialSlot) -> Vec<u8> {
         self.0.borrow().slots[index(slot)].clone()
     }
 }
 
-fn index(slot: Slot) -> usize {
+fn index(slot: TrialSlot) -> usize {
     match slot {
-        Slot::A => 0,
-        Slot::B => 1,
+        TrialSlot::A => 0,
+        TrialSlot::B => 1,
     }
 }
 
@@ -62,7 +62,7 @@ impl TrialStorage for Disk {
         self.step()
     }
 
-    fn write_slot(&mut self, slot: Slot, bundle: &[u8]) -> Result<(), PowerCut> {
+    fn write_slot(&mut self, slot: TrialSlot, bundle: &[u8]) -> Result<(), PowerCut> {
         self.step()?;
         self.0.borrow_mut().slots[index(slot)] = bundle[..bundle.len() / 2].to_vec();
         self.step()?;
@@ -121,7 +121,7 @@ fn a_bundle_is_confirmed_when_everything_is_reached() {
     }
     assert_eq!(trials.judge(&evidence, LIMIT), Verdict::Confirm, "in the last moment");
     trials.confirm().unwrap();
-    assert_eq!(open(&disk).in_use(), InUse::Confirmed(Slot::B));
+    assert_eq!(open(&disk).in_use(), InUse::Confirmed(TrialSlot::B));
     assert_eq!(bundle_in_use(&open(&disk)), Some(content(2)));
 }
 
@@ -137,7 +137,7 @@ fn a_bundle_that_loses_the_hub_is_taken_back_and_never_tried_again() {
         trials = open(&disk);
     }
     let left = Some(Duration::from_secs(100));
-    assert_eq!(trials.in_use(), InUse::OnTrial { slot: Slot::B, left });
+    assert_eq!(trials.in_use(), InUse::OnTrial { slot: TrialSlot::B, left });
     let none = Evidence::default();
     assert_eq!(trials.judge(&none, Duration::from_secs(99)), Verdict::Wait);
     let Verdict::Revert(reason) = trials.judge(&none, Duration::from_secs(100)) else { panic!() };
@@ -180,10 +180,10 @@ fn the_first_bundle_is_tried_for_ever_and_the_next_one_may_replace_it() {
     let mut trials = open(&disk);
     assert_eq!(trials.judge(&Evidence::default(), LIMIT * 1000), Verdict::Wait);
     trials.revert(RevertReason::TooManyStarts).unwrap();
-    assert_eq!(trials.in_use(), InUse::OnTrial { slot: Slot::A, left: None });
+    assert_eq!(trials.in_use(), InUse::OnTrial { slot: TrialSlot::A, left: None });
     // A person brings another one.
     trials.stage(&content(2), 2).unwrap();
-    assert_eq!(trials.in_use(), InUse::OnTrial { slot: Slot::B, left: None });
+    assert_eq!(trials.in_use(), InUse::OnTrial { slot: TrialSlot::B, left: None });
     trials.confirm().unwrap();
     assert_eq!(bundle_in_use(&open(&disk)), Some(content(2)));
 }
@@ -325,7 +325,7 @@ proptest! {
         reverted in prop::option::of((1..u64::from(u32::MAX), ".{0,80}")),
         last in 0..u64::from(u32::MAX),
     ) {
-        let slot = |first| if first { Slot::A } else { Slot::B };
+        let slot = |first| if first { TrialSlot::A } else { TrialSlot::B };
         let record = TrialRecord {
             confirmed: confirmed.map(|(first, counter)| (slot(first), counter)),
             tried: tried.map(|(first, counter, starts, used)| TriedBundle {

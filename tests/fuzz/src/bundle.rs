@@ -1,4 +1,4 @@
-use provisioning::bundle::{Acceptance, Bundle, MANIFEST, Source, is_member_name, verify};
+use provisioning::bundle::{Acceptance, Bundle, BundleSource, MANIFEST, is_member_name, verify};
 
 /// A bundle as a box finds it on a stick, after a first byte of 0; otherwise what is signed in one,
 /// which no fuzzer could sign. What is read has one form only, so that it renders to the same bytes.
@@ -10,7 +10,7 @@ pub fn bundle(bytes: &[u8]) {
             gateway: None,
             tunnel_public_key: None,
             last_counter: None,
-            source: Source::ByHand,
+            source: BundleSource::ByHand,
         };
         match verify(rest, &blank) {
             Ok(verified) => {

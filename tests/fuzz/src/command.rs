@@ -38,13 +38,7 @@ pub fn command(bytes: &[u8]) {
         desk.on_batch_stored(time);
         effects.extend(std::iter::from_fn(|| desk.poll_effect()));
     }
-    let orders: Vec<&WriteOrder> = effects
-        .iter()
-        .filter_map(|effect| match effect {
-            CommandEffect::Order(order) => Some(order),
-            _ => None,
-        })
-        .collect();
+    let orders: Vec<&WriteOrder> = effects.iter().filter_map(order_of).collect();
     let replies =
         effects.iter().filter(|effect| matches!(effect, CommandEffect::Reply { .. })).count();
     assert_eq!((replies, orders.len()), if is_refused { (1, 0) } else { (0, 1) });
@@ -54,6 +48,10 @@ pub fn command(bytes: &[u8]) {
         let value = codec::decode_tag(tag, &image.to_registers(), 0).expect("a value of the tag");
         assert!(is_allowed(tag, &value), "{value:?} is written to {}", tag.name);
     }
+}
+
+fn order_of(effect: &CommandEffect) -> Option<&WriteOrder> {
+    if let CommandEffect::Order(order) = effect { Some(order) } else { None }
 }
 
 /// Returns whether a value is within the rule of a tag, as far as the PLC can hold it exactly.
@@ -72,12 +70,10 @@ fn is_allowed(tag: &Tag, value: &Value) -> bool {
     let is_listed = |allowed: &WritableValue| match allowed {
         WritableValue::Number(allowed) => *allowed == number,
         // A name stands for a number.
-        WritableValue::Text(name) => match &tag.json_format {
-            config::JsonFormat::Named(names) => {
-                names.number(name).is_some_and(|named| Number::Whole(named) == number)
-            }
-            _ => false,
-        },
+        WritableValue::Text(name) => {
+            let config::JsonFormat::Named(names) = &tag.json_format else { return false };
+            names.number(name).is_some_and(|named| Number::Whole(named) == number)
+        }
         WritableValue::Bool(_) => false,
     };
     rule.min.is_none_or(|min| min <= number)

@@ -32,14 +32,14 @@ pub fn import_csv(bytes: &[u8]) {
 fn check(path: &str, bytes: &[u8]) {
     let file = ImportFile { path: path.into(), bytes: bytes.to_vec() };
     match import(&[file], None) {
-        Ok(import) => check_import(&import),
+        Ok(import) => check_import(path, &import),
         Err(rejected) => {
             assert!(!rejected.problems.is_empty() && !rejected.to_string().is_empty());
         }
     }
 }
 
-fn check_import(import: &Import) {
+fn check_import(target: &str, import: &Import) {
     let names: BTreeSet<_> = import.tags.iter().map(|tag| tag.name.to_lowercase()).collect();
     assert_eq!(names.len(), import.tags.len(), "{import}");
     assert!(!import.to_string().is_empty() && import.to_json().is_object());
@@ -56,7 +56,7 @@ fn check_import(import: &Import) {
          model = \"{}\"\naddress = \"127.0.0.1\"\n{tags}",
         import.model
     );
-    let path = env::temp_dir().join(format!("edge-fuzz-import-{}.toml", process::id()));
+    let path = env::temp_dir().join(format!("edge-fuzz-{target}-{}.toml", process::id()));
     fs::write(&path, text).expect("the temporary directory is writable");
     let loaded = config::load(&path).unwrap_or_else(|rejected| panic!("{rejected}"));
     assert_eq!(loaded.config.plcs.iter().map(|plc| plc.tags.len()).sum::<usize>(), names.len());

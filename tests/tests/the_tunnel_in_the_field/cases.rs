@@ -44,7 +44,7 @@ pub(crate) struct Case {
 pub(crate) type Script = (Place, &'static str);
 
 impl Case {
-    fn new(name: &'static str) -> Self {
+    const fn new(name: &'static str) -> Self {
         Self {
             name,
             mode: "userspace",
@@ -59,12 +59,12 @@ impl Case {
         }
     }
 
-    fn tun(mut self) -> Self {
+    const fn tun(mut self) -> Self {
         self.mode = "tun";
         self
     }
 
-    fn configure(mut self, configure: fn(GatewayConfig, usize) -> GatewayConfig) -> Self {
+    const fn configure(mut self, configure: fn(GatewayConfig, usize) -> GatewayConfig) -> Self {
         self.configure = configure;
         self
     }
@@ -79,7 +79,7 @@ impl Case {
         self
     }
 
-    fn code(mut self, code: &'static str) -> Self {
+    const fn code(mut self, code: &'static str) -> Self {
         self.code = Some(code);
         self
     }
@@ -89,17 +89,17 @@ impl Case {
         self
     }
 
-    fn reconnects(mut self) -> Self {
+    const fn reconnects(mut self) -> Self {
         self.reconnects = true;
         self
     }
 
-    fn lasting(mut self) -> Self {
+    const fn lasting(mut self) -> Self {
         self.is_lasting = true;
         self
     }
 
-    fn twin(mut self) -> Self {
+    const fn twin(mut self) -> Self {
         self.has_twin = true;
         self
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::*;
-use crate::command::testing::{PlcMemory, plc_config, time};
+use crate::command::tests::site::{SiteMemory, plc_config, time};
 use crate::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 use crate::model::WriteTask;
 use crate::queue::storage::simulated::{DiskFaults, SimulatedDisk};
@@ -18,7 +18,7 @@ const MAX_STEPS: usize = 200;
 
 /// How a life ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum End {
+enum LifeEnd {
     /// The process is killed: the disk holds what was written.
     Kill,
     /// The power is cut: the disk holds what was synced, and any part of the rest.
@@ -26,9 +26,9 @@ enum End {
 }
 
 /// What outlives a process: the disk and the PLC.
-struct World {
+struct CommandLife {
     disk: SimulatedDisk,
-    plc: PlcMemory,
+    plc: SiteMemory,
     /// How often each value was written.
     writes: BTreeMap<u16, usize>,
     /// Whether the PLC answers.
@@ -47,12 +47,12 @@ struct Life {
 /// The steps of a life are used up.
 struct Crashed;
 
-impl World {
+impl CommandLife {
     fn new(seed: u64) -> Self {
         let disk = SimulatedDisk::new(seed);
         Self {
             disk,
-            plc: PlcMemory::default(),
+            plc: SiteMemory::default(),
             writes: BTreeMap::new(),
             is_silent: false,
             time: time(),
@@ -73,7 +73,7 @@ impl Life {
         Ok(())
     }
 
-    fn send(&mut self, world: &World, value: u16) {
+    fn send(&mut self, world: &CommandLife, value: u16) {
         let payload = format!(r#"{{"id":{value},"write":{{"speed":{value}}}}}"#);
         let incoming = IncomingCommand {
             plc: 0,
@@ -88,55 +88,58 @@ impl Life {
     }
 
     /// Does everything that is to be done; a crash may come before and after each part.
-    fn run(&mut self, world: &mut World) -> Result<(), Crashed> {
+    fn run(&mut self, world: &mut CommandLife) -> Result<(), Crashed> {
         loop {
             let mut is_idle = true;
             while let Some(effect) = self.desk.poll_effect() {
                 is_idle = false;
                 self.step()?;
-                match effect {
-                    CommandEffect::Order(order) => {
-                        if order.task == WriteTask::Write {
-                            let before = world.plc.writes;
-                            world.plc.is_silent = world.is_silent;
-                            let report = world.plc.execute(&order, world.time.wall);
-                            let value = world.plc.word(24) / 10;
-                            *world.writes.entry(value).or_default() += world.plc.writes - before;
-                            self.step()?;
-                            self.desk.on_report(&report, world.time);
-                        } else {
-                            let report = world.plc.execute(&order, world.time.wall);
-                            self.desk.on_report(&report, world.time);
-                        }
-                    }
-                    CommandEffect::Reply { reply, .. } => {
-                        self.replies.push(Value::Object(reply.body))
-                    }
-                    CommandEffect::Audit { .. } | CommandEffect::Settled { .. } => {}
-                }
+                self.obey(effect, world)?;
             }
             if let Some(batch) = self.desk.take_batch(world.time.now) {
                 is_idle = false;
                 self.step()?;
-                let (has_intents, replaces_file) = (batch.has_intents, batch.replaces_file);
-                let unsynced = LedgerBatch { has_intents: false, ..batch };
-                if self.file.store(&unsynced).is_err() {
-                    self.desk.on_batch_failed(world.time);
-                    continue;
-                }
-                self.step()?;
-                let sync = LedgerBatch { bytes: Vec::new(), has_intents, replaces_file: false };
-                if !replaces_file && self.file.store(&sync).is_err() {
-                    self.desk.on_batch_failed(world.time);
-                    continue;
-                }
-                self.step()?;
-                self.desk.on_batch_stored(world.time);
+                self.store(batch, world)?;
             }
             if is_idle {
                 return Ok(());
             }
         }
+    }
+
+    fn obey(&mut self, effect: CommandEffect, world: &mut World) -> Result<(), Crashed> {
+        match effect {
+            CommandEffect::Order(order) => {
+                let before = world.plc.writes;
+                world.plc.is_silent = world.is_silent;
+                let report = world.plc.execute(&order, world.time.wall);
+                if order.task == WriteTask::Write {
+                    let value = world.plc.word(24) / 10;
+                    *world.writes.entry(value).or_default() += world.plc.writes - before;
+                    self.step()?;
+                }
+                self.desk.on_report(&report, world.time);
+            }
+            CommandEffect::Reply { reply, .. } => self.replies.push(Value::Object(reply.body)),
+            CommandEffect::Audit { .. } | CommandEffect::Settled { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Writes a batch, then syncs it.
+    fn store(&mut self, batch: LedgerBatch, world: &World) -> Result<(), Crashed> {
+        let LedgerBatch { has_intents, replaces_file, .. } = batch;
+        let unsynced = LedgerBatch { has_intents: false, ..batch };
+        let is_written = self.file.store(&unsynced).is_ok();
+        self.step()?;
+        let sync = LedgerBatch { bytes: Vec::new(), has_intents, replaces_file: false };
+        if is_written && (replaces_file || self.file.store(&sync).is_ok()) {
+            self.step()?;
+            self.desk.on_batch_stored(world.time);
+        } else {
+            self.desk.on_batch_failed(world.time);
+        }
+        Ok(())
     }
 }
 
@@ -149,8 +152,8 @@ fn first_state(replies: &[Value]) -> String {
 }
 
 /// Runs a life that ends after this number of steps, then asks again. Returns whether it crashed.
-fn check(seed: u64, steps: usize, end: End, is_silent: bool) -> bool {
-    let world = &mut World::new(seed);
+fn check(seed: u64, steps: usize, end: LifeEnd, is_silent: bool) -> bool {
+    let world = &mut CommandLife::new(seed);
     world.is_silent = is_silent;
     let mut life = world.start(steps);
     let is_crashed = (1..=COMMANDS)
@@ -162,7 +165,7 @@ fn check(seed: u64, steps: usize, end: End, is_silent: bool) -> bool {
         .is_err();
     let told = std::mem::take(&mut life.replies);
     drop(life);
-    if end == End::PowerCut {
+    if end == LifeEnd::PowerCut {
         world.disk.cut_power();
     }
     let taken = world.writes.clone();
@@ -184,7 +187,7 @@ fn check(seed: u64, steps: usize, end: End, is_silent: bool) -> bool {
         }
         // What was told before is not taken back, except that a lost record makes it unknown.
         let before = told.iter().find(|reply| reply["id"] == value);
-        if let Some(before) = before.filter(|_| end == End::Kill && state != "unknown") {
+        if let Some(before) = before.filter(|_| end == LifeEnd::Kill && state != "unknown") {
             assert_eq!(before["state"], state, "{context}");
         }
     }
@@ -194,7 +197,7 @@ fn check(seed: u64, steps: usize, end: End, is_silent: bool) -> bool {
 #[test]
 fn a_kill_or_a_power_cut_at_any_step_causes_no_second_write() {
     for is_silent in [false, true] {
-        for end in [End::Kill, End::PowerCut] {
+        for end in [LifeEnd::Kill, LifeEnd::PowerCut] {
             let mut steps = 0;
             while check(steps as u64, steps, end, is_silent) {
                 steps += 1;
@@ -210,7 +213,7 @@ fn a_kill_or_a_power_cut_at_any_step_causes_no_second_write() {
 #[test]
 fn a_disk_that_fails_now_and_then_causes_no_write_without_a_record() {
     for seed in 0..300 {
-        let world = &mut World::new(seed);
+        let world = &mut CommandLife::new(seed);
         let mut life = world.start(usize::MAX);
         world.disk.set_faults(DiskFaults { write: 200, sync: 200, ..DiskFaults::NONE });
         for value in 1..=COMMANDS {

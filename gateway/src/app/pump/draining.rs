@@ -69,6 +69,7 @@ impl Pump {
             self.on_job_done(done);
         }
         let _ = timeout_at(storage_deadline, self.close_commands()).await;
+        let _ = timeout_at(storage_deadline, self.triggers.close()).await;
         self.close_queue().await;
     }
 

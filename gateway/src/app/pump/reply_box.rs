@@ -175,10 +175,9 @@ mod tests {
     }
 
     fn number(message: &OutgoingMessage) -> u32 {
-        match Ticket::from_number(message.ticket.unwrap()) {
-            Ticket::Reply(number) => number,
-            other => panic!("{other:?}"),
-        }
+        let ticket = Ticket::from_number(message.ticket.unwrap());
+        let Ticket::Reply(number) = ticket else { panic!("{ticket:?}") };
+        number
     }
 
     #[test]

@@ -202,7 +202,8 @@ proptest! {
         let mut tag = tag(if odd { "%MB21" } else { "%MB20" }, &data.to_string());
         tag.data_type = data;
         tag.byte_order = order;
-        if matches!(data.element.kind(), ValueKind::Unsigned | ValueKind::Signed | ValueKind::Real) {
+        let kind = data.element.kind();
+        if matches!(kind, ValueKind::Unsigned | ValueKind::Signed | ValueKind::Real) {
             tag.scaling = scaling.map(|(scale, offset)| Scaling { scale, offset: offset.into() });
             tag.decimals = decimals;
         }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::site::{CommandSite, reply};
 use crate::command::MAX_IDS;
-use crate::command::testing::{Site, reply};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[test]
 fn a_repeated_id_gets_the_first_result_and_writes_nothing() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     let command = r#"{"id":"a1","write":{"setpoint":21.5}}"#;
     let first = site.send(command);
     assert_eq!((&reply(&first)["state"], &reply(&first)["id"]), (&json!("done"), &json!("a1")));
@@ -39,7 +39,7 @@ fn a_repeated_id_gets_the_first_result_and_writes_nothing() {
 
 #[test]
 fn an_id_is_a_duplicate_while_its_command_is_under_way() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     site.receive(r#"{"id":"a","write":{"speed":1}}"#);
     site.receive(r#"{"id":"a","write":{"speed":1}}"#);
     let replies = site.run();
@@ -49,7 +49,7 @@ fn an_id_is_a_duplicate_while_its_command_is_under_way() {
 
 #[test]
 fn the_result_is_known_after_a_restart() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     let command = r#"{"id":"a1","write":{"setpoint":21.5}}"#;
     let first = site.send(command);
     site.restart();
@@ -59,7 +59,7 @@ fn the_result_is_known_after_a_restart() {
 
 #[test]
 fn an_interrupted_command_is_unknown_and_is_read_back() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     let command = r#"{"id":"a1","by":"line 3","write":{"setpoint":21.5}}"#;
     site.receive(command);
     let batch = site.desk.take_batch(site.time.now).unwrap();
@@ -83,7 +83,7 @@ fn an_interrupted_command_is_unknown_and_is_read_back() {
 
 #[test]
 fn ids_are_kept_for_seven_days_of_running() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     let command = r#"{"id":"a","write":{"speed":1}}"#;
     site.send(command);
     // The wall clock may be set as it likes.
@@ -102,7 +102,7 @@ fn ids_are_kept_for_seven_days_of_running() {
 
 #[test]
 fn a_full_ledger_refuses_new_ids_and_forgets_no_old_one() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     for number in 0..MAX_IDS {
         let replies = site.send(&format!(r#"{{"id":{number},"write":{{"speed":1}}}}"#));
         assert_eq!(reply(&replies)["state"], "done");
@@ -127,7 +127,7 @@ fn a_full_ledger_refuses_new_ids_and_forgets_no_old_one() {
 
 #[test]
 fn a_damaged_or_torn_line_costs_only_what_it_says() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     for id in ["a", "b", "c"] {
         site.send(&format!(r#"{{"id":"{id}","write":{{"speed":1}}}}"#));
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use provisioning::config::Plc;
 use serde_json::Value;
 
+use super::site::{CommandSite, plc_config};
 use crate::codec;
 use crate::command::CommandEffect;
-use crate::command::testing::{Site, plc_config};
 use crate::model::{TagImage, Value as TagValue};
 
 const MUTATIONS: u64 = 100_000;
@@ -59,7 +59,7 @@ const MEANINGFUL: [&str; 24] = [
 fn mutated_payloads_write_only_what_is_allowed() {
     let mutations = test_settings::MUTATIONS.number_or(MUTATIONS);
     let mut random = fastrand::Rng::with_seed(11);
-    let (mut site, mut orders) = (Site::new(), 0);
+    let (mut site, mut orders) = (CommandSite::new(), 0);
     let plc = plc_config();
     for number in 0..mutations {
         let mut payload = random.choice(CORPUS).unwrap().as_bytes().to_vec();
@@ -72,7 +72,7 @@ fn mutated_payloads_write_only_what_is_allowed() {
         orders += judge(&mut site, &plc, &payload);
         // A new desk now and then, since the ledger fills with ids.
         if number % 5_000 == 0 {
-            site = Site::new();
+            site = CommandSite::new();
         }
         site.advance(Duration::from_millis(10));
     }
@@ -81,7 +81,7 @@ fn mutated_payloads_write_only_what_is_allowed() {
 
 /// Ends the command that was received, and checks its one reply and its order. Returns the number
 /// of orders.
-fn judge(site: &mut Site, plc: &Plc, payload: &[u8]) -> u64 {
+fn judge(site: &mut CommandSite, plc: &Plc, payload: &[u8]) -> u64 {
     let shown = String::from_utf8_lossy(payload);
     let mut effects = site.effects();
     while site.desk.take_batch(site.time.now).is_some() {
@@ -101,13 +101,10 @@ fn judge(site: &mut Site, plc: &Plc, payload: &[u8]) -> u64 {
         site.desk.on_report(&report, site.time);
     }
     effects.extend(site.effects());
-    let replies: Vec<_> = effects
-        .iter()
-        .filter_map(|effect| match effect {
-            CommandEffect::Reply { reply, .. } => Some(reply),
-            _ => None,
-        })
-        .collect();
+    let reply = |effect: &CommandEffect| {
+        if let CommandEffect::Reply { reply, .. } = effect { Some(reply.clone()) } else { None }
+    };
+    let replies: Vec<_> = effects.iter().filter_map(reply).collect();
     assert_eq!(replies.len(), 1, "{shown}");
     // A reply is bounded, for any command.
     let text = Value::Object(replies[0].body.clone()).to_string();

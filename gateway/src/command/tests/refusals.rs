@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::site::{CommandSite, reply};
 use crate::command::CommandEffect;
-use crate::command::testing::{Site, reply};
 use crate::model::ProgramSignature;
 
 #[test]
 fn what_the_allow_list_does_not_allow_is_refused_with_its_reason() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     let mut shown = Vec::new();
     for payload in [
         r#"{"temperature":5}"#,
@@ -49,7 +49,7 @@ fn what_the_allow_list_does_not_allow_is_refused_with_its_reason() {
 
 #[test]
 fn a_datagram_may_be_sent_back_with_its_read_only_values() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     let datagram = r#"{"location":"amsterdam","datetime":"2026-12-01T10:00:00Z","device":"M241",
         "machine":"pump6","temperature":18.25,"setpoint":30,"gateway":{"id":"x","seq":1}}"#;
     let replies = site.send(datagram);
@@ -61,8 +61,8 @@ fn a_datagram_may_be_sent_back_with_its_read_only_values() {
 
 #[test]
 fn what_may_be_old_is_refused() {
-    let mut site = Site::new();
-    let state = |site: &mut Site, payload: &str| {
+    let mut site = CommandSite::new();
+    let state = |site: &mut CommandSite, payload: &str| {
         let replies = site.send(payload);
         reply(&replies)["state"].as_str().unwrap().to_owned()
     };
@@ -89,22 +89,22 @@ fn what_may_be_old_is_refused() {
 
 #[test]
 fn an_order_carries_the_time_until_which_it_may_be_sent() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     site.expires_in = Some(Duration::from_secs(5));
     site.receive(r#"{"expires":"2026-12-01T10:00:02.500Z","write":{"setpoint":1}}"#);
     site.desk.take_batch(site.time.now).unwrap();
     site.desk.on_batch_stored(site.time);
-    let order = site.effects().into_iter().find_map(|effect| match effect {
-        CommandEffect::Order(order) => Some(order),
-        _ => None,
-    });
+    let to_order = |effect| {
+        if let CommandEffect::Order(order) = effect { Some(order) } else { None }
+    };
+    let order = site.effects().into_iter().find_map(to_order);
     let limit = order.unwrap().not_after.unwrap();
     assert_eq!(limit - site.time.now, Duration::from_millis(2_500));
 }
 
 #[test]
 fn a_tag_is_not_written_more_often_than_its_rate() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     let mut done = 0;
     for number in 0..1_000 {
         let replies = site.send(&format!(r#"{{"pulse":{number}}}"#));
@@ -123,7 +123,7 @@ fn a_tag_is_not_written_more_often_than_its_rate() {
 
 #[test]
 fn sixteen_commands_wait_and_no_more() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     (0..20).for_each(|_| site.receive(r#"{"speed":1}"#));
     let replies = site.run();
     let count = |state: &str| replies.iter().filter(|reply| reply["state"] == *state).count();
@@ -133,7 +133,7 @@ fn sixteen_commands_wait_and_no_more() {
 
 #[test]
 fn another_program_in_the_plc_prevents_writes_until_it_is_accepted() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     let (first, second) = (ProgramSignature([1, 2, 3, 4]), ProgramSignature([5, 6, 7, 8]));
     site.desk.on_program(0, first);
     assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "done");
@@ -151,7 +151,7 @@ fn another_program_in_the_plc_prevents_writes_until_it_is_accepted() {
 
 #[test]
 fn a_command_that_cannot_be_recorded_is_not_carried_out() {
-    let mut site = Site::new();
+    let mut site = CommandSite::new();
     site.receive(r#"{"id":"a","write":{"speed":1}}"#);
     site.desk.take_batch(site.time.now).unwrap();
     site.desk.on_batch_failed(site.time);

@@ -34,13 +34,13 @@ fn message(topic: &str, qos: Qos) -> PublishedMessage {
 
 /// Returns the messages that a connection is to send, with their DUP flag.
 fn sent(core: &mut BrokerCore, connection: ConnectionId) -> Vec<(PublishedMessage, bool)> {
-    let outputs = core.take_outputs(connection).into_iter();
-    outputs
-        .filter_map(|output| match output {
-            Output::Send(Reply::Publish { message, dup, .. }) => Some((message, dup)),
-            _ => None,
-        })
-        .collect()
+    let mut messages = Vec::new();
+    for output in core.take_outputs(connection) {
+        if let Output::Send(Reply::Publish { message, dup, .. }) = output {
+            messages.push((message, dup));
+        }
+    }
+    messages
 }
 
 /// Connects `a` as 1 and `b` as 2; `b` subscribes to everything at QoS 1 in a kept session.

@@ -261,6 +261,11 @@ async fn a_subscription_that_cannot_be_unsubscribed_ends_the_kept_session_once()
         assert!(world.session_present().await);
         let foreign = || PublishedMessage { topic: "old/x".to_owned(), ..command("foreign") };
         world.broker.publish(foreign());
+        world
+            .next_broker_event(
+                |event| matches!(event, MockBrokerEvent::Unsubscribed { filters } if filters == &["#"]),
+            )
+            .await;
         world.settle().await;
         advance_clock(Duration::from_secs(31)).await;
         world.broker.publish(foreign());

@@ -30,7 +30,7 @@ impl<C: Connector> Poller<C> {
     /// Carries out an order that waits, before a request of a cycle.
     pub(super) async fn let_order_pass(&mut self) -> ControlFlow<()> {
         if !self.stop.is_cancelled()
-            && let Some(order) = self.orders.take(now())
+            && let Some(order) = self.orders.take_within_cycle(now())
         {
             self.run_order(order).await?;
         }
@@ -63,6 +63,21 @@ impl<C: Connector> Poller<C> {
                 return;
             }
         }
+    }
+
+    /// Reads all tags of a PLC in one visit.
+    pub(super) async fn read_all(&mut self, order: WriteOrder) -> ControlFlow<()> {
+        let Some(unit) = self.server.unit_of(order.plc) else { return ControlFlow::Continue(()) };
+        let classes = self.server.unit(unit).map_or(0, |unit| unit.plan.classes.len());
+        for class in (0..).take(classes) {
+            self.run_cycle(unit, class, 0).await?;
+        }
+        self.send_events().await?;
+        let Some(mut visit) = self.begin_visit(unit, order) else {
+            return ControlFlow::Continue(());
+        };
+        visit.on_all_read();
+        self.report(visit).await
     }
 
     async fn begin_order(&mut self, order: WriteOrder) -> ControlFlow<()> {

@@ -328,6 +328,29 @@ async fn orders_that_wait_when_the_gateway_stops_are_reported_as_not_sent() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn all_tags_are_read_upon_an_order_each_scan_class_once() {
+    let fake = FakePlc::answering_with(echo_addresses).writing_with(|_, _| acknowledge());
+    let tags = [("%MW0", 1000), ("%MW500", 60_000)];
+    let mut world = PollerHarness::start(plc("M241", &tags), fake);
+    (world.cycle().await, world.cycle().await);
+    let order = WriteOrder { task: WriteTask::ReadAll, ..order(5, &[]) };
+    world.orders.send(order).await.unwrap();
+    let mut classes = Vec::new();
+    let report = loop {
+        match world.event().await {
+            PlcEvent::Cycle(cycle) => {
+                assert!(cycle.results[0].outcome.is_ok());
+                classes.push(cycle.class);
+            }
+            PlcEvent::Written(report) => break report,
+            _ => {}
+        }
+    };
+    assert_eq!((report.number, report.outcome), (5, WriteOutcome::Done));
+    assert_eq!((classes, world.elapsed()), (vec![0, 1], Duration::ZERO));
+}
+
 fn failures() -> [fn() -> RequestError; 3] {
     [
         || RequestError::TimedOut(SECOND),

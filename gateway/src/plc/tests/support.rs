@@ -32,7 +32,8 @@ pub(super) type ScriptedAnswer = (Duration, Result<Registers, RequestError>);
 /// The time that a connect takes, and its outcome.
 type ScriptedConnect = (Duration, Result<(), ConnectError>);
 type ReadScript = Box<dyn FnMut(u8, &ReadRequest) -> ScriptedAnswer + Send>;
-type WriteScript = Box<dyn FnMut(u8, &WriteRequest) -> (Duration, Result<(), RequestError>) + Send>;
+type ScriptedWrite = (Duration, Result<(), RequestError>);
+type WriteScript = Box<dyn FnMut(u8, &WriteRequest) -> ScriptedWrite + Send>;
 type IdentificationScript =
     Box<dyn FnMut(u8) -> (Duration, Result<PlcIdentity, RequestError>) + Send>;
 
@@ -100,7 +101,7 @@ impl FakePlc {
     /// Sets the answers to writes; without them they are refused.
     pub(super) fn writing_with(
         self,
-        writes: impl FnMut(u8, &WriteRequest) -> (Duration, Result<(), RequestError>) + Send + 'static,
+        writes: impl FnMut(u8, &WriteRequest) -> ScriptedWrite + Send + 'static,
     ) -> Self {
         *self.writes.lock().unwrap() = Box::new(writes);
         self

@@ -12,7 +12,7 @@ use crate::plc::tests::support;
 #[test]
 fn images_that_adjoin_are_written_in_one_request() {
     let order = order(&[words(20, &[1, 2]), words(22, &[3]), words(30, &[4])]);
-    let mut memory = Memory::default();
+    let mut memory = VisitedMemory::default();
     let report = memory.visit(order, "M241");
     assert_eq!(memory.log, ["write 20 3", "write 30 1", "read 20 3", "read 30 1"]);
     assert_eq!(report.outcome, WriteOutcome::Done);
@@ -24,7 +24,7 @@ fn images_that_adjoin_are_written_in_one_request() {
 #[test]
 fn a_part_of_a_word_is_read_changed_and_written() {
     let bit = part(20, 0x0008, 0x0008);
-    let mut memory = Memory::default();
+    let mut memory = VisitedMemory::default();
     memory.words.insert((Table::HoldingRegister, 20), 0x5A51);
     let report = memory.visit(order(&[bit]), "M241");
     assert_eq!(memory.log, ["read 20 1", "write 20 1", "read 20 1"]);
@@ -34,7 +34,7 @@ fn a_part_of_a_word_is_read_changed_and_written() {
 
 #[test]
 fn two_halves_of_a_word_need_no_read() {
-    let mut memory = Memory::default();
+    let mut memory = VisitedMemory::default();
     memory.words.insert((Table::HoldingRegister, 20), 0x5A5A);
     memory.visit(order(&[part(20, 0x0011, 0x00FF), part(20, 0x2200, 0xFF00)]), "M241");
     assert_eq!(memory.log, ["write 20 1", "read 20 1"]);
@@ -43,14 +43,14 @@ fn two_halves_of_a_word_need_no_read() {
 
 #[test]
 fn no_request_crosses_an_area_or_is_longer_than_the_protocol_allows() {
-    let mut memory = Memory::default();
+    let mut memory = VisitedMemory::default();
     memory.visit(order(&[words(62_199, &[1]), words(62_200, &[2])]), "M241");
     assert_eq!(memory.log[..2], ["write 62199 1", "write 62200 1"]);
-    let mut memory = Memory::default();
+    let mut memory = VisitedMemory::default();
     memory.visit(order(&[words(0, &[7; 125])]), "M241");
     assert_eq!(memory.log, ["write 0 123", "write 123 2", "read 0 125"]);
     let many: Vec<_> = (0..70).map(|at| words(at * 2, &[at, at])).collect();
-    let mut memory = Memory::default();
+    let mut memory = VisitedMemory::default();
     memory.visit(order(&many), "M241");
     assert_eq!(memory.log, ["write 0 120", "write 120 20", "read 0 120", "read 120 20"]);
 }
@@ -59,7 +59,7 @@ fn no_request_crosses_an_area_or_is_longer_than_the_protocol_allows() {
 fn nothing_is_written_unless_the_plc_holds_what_is_expected() {
     let expect =
         |word| WriteOrder { expect: vec![words(40, &[word])], ..order(&[words(20, &[1])]) };
-    let mut memory = Memory::default();
+    let mut memory = VisitedMemory::default();
     memory.words.insert((Table::HoldingRegister, 40), 7);
     let report = memory.visit(expect(8), "M241");
     assert_eq!(memory.log, ["read 40 1"]);
@@ -79,7 +79,7 @@ fn what_is_expected_is_compared_as_it_is_published() {
     tag.decimals = Some(1);
     let image = codec::encode_tag(0, tag, &json!(20.1)).unwrap();
     let bits = 20.13_f32.to_bits().to_le_bytes();
-    let mut memory = Memory::default();
+    let mut memory = VisitedMemory::default();
     for (at, bytes) in (40..).zip(bits.as_chunks().0) {
         memory.words.insert((Table::HoldingRegister, at), u16::from_le_bytes(*bytes));
     }
@@ -91,7 +91,7 @@ fn what_is_expected_is_compared_as_it_is_published() {
 #[test]
 fn a_read_back_reads_and_writes_nothing() {
     let order = WriteOrder { task: WriteTask::ReadBack, ..order(&[words(20, &[1])]) };
-    let mut memory = Memory::default();
+    let mut memory = VisitedMemory::default();
     memory.words.insert((Table::HoldingRegister, 20), 9);
     let report = memory.visit(order, "M241");
     assert_eq!(memory.log, ["read 20 1"]);
@@ -119,8 +119,10 @@ fn the_first_request_that_is_not_acknowledged_ends_the_writes() {
         (WriteAnswer::Refused(2), WriteOutcome::Refused(2), ImageState::Refused(2)),
         (WriteAnswer::Missing, WriteOutcome::Unknown, ImageState::Unknown),
     ] {
-        let mut memory =
-            Memory { write_answers: vec![WriteAnswer::Acknowledged, answer], ..Memory::default() };
+        let mut memory = VisitedMemory {
+            write_answers: vec![WriteAnswer::Acknowledged, answer],
+            ..VisitedMemory::default()
+        };
         let report = memory.visit(order(&images), "M241");
         assert_eq!(report.outcome, outcome);
         let states: Vec<_> = report.images.iter().map(|image| image.state).collect();
@@ -133,7 +135,7 @@ fn the_first_request_that_is_not_acknowledged_ends_the_writes() {
 #[test]
 fn an_image_of_which_a_part_was_written_may_be_anything() {
     let answers = vec![WriteAnswer::Acknowledged, WriteAnswer::Refused(2)];
-    let mut memory = Memory { write_answers: answers, ..Memory::default() };
+    let mut memory = VisitedMemory { write_answers: answers, ..VisitedMemory::default() };
     let report = memory.visit(order(&[words(0, &[7; 125])]), "M241");
     assert_eq!(report.outcome, WriteOutcome::Refused(2));
     assert_eq!(report.images[0].state, ImageState::Unknown);
@@ -153,16 +155,17 @@ proptest! {
         let held = (0..400_u16).zip(&before);
         let held: BTreeMap<_, _> = held
             .map(|(at, word)| ((Table::HoldingRegister, at), *word))
-            .chain((0..100).map(|at| ((Table::Coil, at), u16::from(before[usize::from(at)] % 2 == 1))))
+            .chain((0..100).map(|at| ((Table::Coil, at), before[usize::from(at)] % 2)))
             .collect();
-        let mut memory = Memory {
+        let mut memory = VisitedMemory {
             words: held.clone(),
             write_answers: answers,
             refused_read: refuses.map(|at| at % 400),
             log: Vec::new(),
         };
         let read_first = if always { ReadFirst::Always } else { ReadFirst::AsNeeded };
-        let plc = support::plc(model, &[(if model == "generic" { "holding:0" } else { "%MW0" }, 1000)]);
+        let at = if model == "generic" { "holding:0" } else { "%MW0" };
+        let plc = support::plc(model, &[(at, 1000)]);
         let report = memory.visit_plc(order(&images), &plc, read_first);
 
         prop_assert_eq!(report.images.len(), images.len());
@@ -263,7 +266,7 @@ fn order(write: &[TagImage]) -> WriteOrder {
 
 /// A PLC that does what it is told.
 #[derive(Default)]
-struct Memory {
+struct VisitedMemory {
     words: BTreeMap<(Table, u16), u16>,
     /// Answers to the first writes; the later ones are acknowledged. A missing answer takes effect.
     write_answers: Vec<WriteAnswer>,
@@ -272,7 +275,7 @@ struct Memory {
     log: Vec<String>,
 }
 
-impl Memory {
+impl VisitedMemory {
     fn visit(&mut self, order: WriteOrder, model: &str) -> WriteReport {
         let plc = support::plc(model, &[("%MW0", 1000)]);
         self.visit_plc(order, &plc, ReadFirst::AsNeeded)

@@ -41,7 +41,7 @@ type SitesByDifference = BTreeMap<String, Vec<String>>;
 
 pub(super) fn diff(options: &DiffOptions) -> anyhow::Result<u8> {
     let Some(now) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
-    let exported = ExportedFleet::of(&options.fleet.dir, &options.since)?;
+    let exported = ExportedFleet::of(&options.fleet.dir, &options.since, &options.sites)?;
     let before = Fleet::load(exported.dir.as_ref()).map_err(|rejected| {
         anyhow::anyhow!("the files of {} have problems\n\n{rejected}", options.since)
     })?;
@@ -122,15 +122,19 @@ struct ExportedFleet {
 }
 
 impl ExportedFleet {
-    fn of(fleet: &Path, revision: &str) -> anyhow::Result<Self> {
+    fn of(fleet: &Path, revision: &str, sites: &[String]) -> anyhow::Result<Self> {
         let name = format!("edge-provision-diff-{}-{:016x}", std::process::id(), random()?);
         let exported = Self { dir: std::env::temp_dir().join(name) };
         fs::create_dir(&exported.dir).context("cannot create a temporary directory")?;
-        // Only these: a fleet may have megabytes of other files.
-        let listed = git(
-            fleet,
-            &["ls-tree", "--name-only", revision, "--", FLEET_TOML, SITES_DIR, TEMPLATES_DIR],
-        )?;
+        // Only what is compared: a fleet may have megabytes of other files, and many sites.
+        let mut wanted = vec![FLEET_TOML.to_owned(), TEMPLATES_DIR.to_owned()];
+        if sites.is_empty() {
+            wanted.push(SITES_DIR.to_owned());
+        }
+        wanted.extend(sites.iter().map(|id| format!("{SITES_DIR}/{id}.toml")));
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        let list = [&["ls-tree", "--name-only", revision, "--"], &wanted[..]].concat();
+        let listed = git(fleet, &list)?;
         let listed = String::from_utf8_lossy(&listed).into_owned();
         let paths: Vec<&str> = listed.lines().collect();
         if !paths.contains(&FLEET_TOML) {

@@ -7,7 +7,9 @@ use clap::Args;
 
 use super::key_options::SigningKeyOptions;
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, print_line};
-use crate::bundle::{Acceptance, Bundle, MAX_BUNDLE_BYTES, SigningKeys, Source, Verified, verify};
+use crate::bundle::{
+    Acceptance, Bundle, BundleSource, MAX_BUNDLE_BYTES, SigningKeys, Verified, verify,
+};
 use crate::office::build::{bundle_name, sha256};
 use crate::office::fleet_signing::SigningLists;
 use crate::office::output_file::{FileAccess, replace_if_changed};
@@ -110,7 +112,7 @@ pub(super) fn verify_bundle(options: &VerifyOptions) -> anyhow::Result<u8> {
         gateway: options.gateway.as_deref(),
         tunnel_public_key: None,
         last_counter: options.after,
-        source: Source::ByHand,
+        source: BundleSource::ByHand,
     };
     let shown = options.file.display();
     match verify(&bytes, &acceptance) {

@@ -72,15 +72,13 @@ pub(crate) fn list_toml_files(dir: &Path) -> Result<Vec<PathBuf>, RejectedFile> 
 
 fn unreadable(path: &Path, error: &io::Error) -> RejectedFile {
     let is_fleet = path.file_name().is_some_and(|name| name == "fleet.toml");
-    let (message, help) = match error.kind() {
-        ErrorKind::NotFound if is_fleet => (
-            "there is no fleet.toml here".to_owned(),
-            "give its directory with --fleet, or make a fleet with `edge-provision init`",
-        ),
-        ErrorKind::FileTooLarge => {
-            ("this file is larger than 16 MiB".to_owned(), "remove what does not belong here")
-        }
-        _ => (format!("this cannot be read: {error}"), "check path and permissions"),
+    let (message, help) = if error.kind() == ErrorKind::NotFound && is_fleet {
+        let help = "give its directory with --fleet, or make a fleet with `edge-provision init`";
+        ("there is no fleet.toml here".to_owned(), help)
+    } else if error.kind() == ErrorKind::FileTooLarge {
+        ("this file is larger than 16 MiB".to_owned(), "remove what does not belong here")
+    } else {
+        (format!("this cannot be read: {error}"), "check path and permissions")
     };
     let problem = Problem::new(SourceSpan::WholeFile, message, help);
     RejectedFile::new(path, String::new(), vec![problem])

@@ -152,10 +152,7 @@ fn merge_lists(own: &mut Vec<SettingTable>, over: Vec<SettingTable>) {
 impl SettingValue {
     /// Returns the value if it is a text.
     pub(crate) fn as_text(&self) -> Option<String> {
-        match self.parsed()? {
-            toml::Value::String(text) => Some(text),
-            _ => None,
-        }
+        if let toml::Value::String(text) = self.parsed()? { Some(text) } else { None }
     }
 
     /// Returns the value unless it is a section.
@@ -204,22 +201,24 @@ impl TreeReader<'_> {
     }
 
     fn value(&self, key: &str, value: &Spanned<DeValue<'_>>) -> SettingValue {
-        match value.as_ref() {
-            DeValue::Table(table) if !self.is_inline(value) => {
-                SettingValue::Table(self.table(value.span(), table))
-            }
-            DeValue::Array(items) if self.is_list_of_sections(key, items) => {
-                let tables = items.iter().filter_map(|item| {
-                    item.as_ref().as_table().map(|table| self.table(item.span(), table))
-                });
-                SettingValue::Tables(tables.collect())
-            }
-            _ => SettingValue::Literal(Literal {
-                toml: self.text.get(value.span()).unwrap_or_default().to_owned(),
-                place: self.place(value.span()),
-                is_copied: true,
-            }),
+        if let DeValue::Table(table) = value.as_ref()
+            && !self.is_inline(value)
+        {
+            return SettingValue::Table(self.table(value.span(), table));
         }
+        if let DeValue::Array(items) = value.as_ref()
+            && self.is_list_of_sections(key, items)
+        {
+            let tables = items.iter().filter_map(|item| {
+                item.as_ref().as_table().map(|table| self.table(item.span(), table))
+            });
+            return SettingValue::Tables(tables.collect());
+        }
+        SettingValue::Literal(Literal {
+            toml: self.text.get(value.span()).unwrap_or_default().to_owned(),
+            place: self.place(value.span()),
+            is_copied: true,
+        })
     }
 
     fn is_inline(&self, value: &Spanned<DeValue<'_>>) -> bool {

@@ -76,7 +76,7 @@ pub(super) fn of_fleet(fleet: &Fleet, secrets: &Secrets) -> Result<Vec<Account>,
     });
     let office = Account {
         name: OFFICE_USER.to_owned(),
-        password_hash: Some(hash(&*secrets.office_password()?)),
+        password_hash: Some(hash(&secrets.office_password()?)),
         rights: Rights::Everything,
     };
     let accounts: Result<Vec<Vec<Account>>, HubError> = accounts.into_iter().collect();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Place;
+use super::SourcePlace;
 use super::expression::Expression;
 use super::skip::SkipReason;
 use crate::plc::IecType;
@@ -10,7 +10,7 @@ use crate::plc::IecType;
 /// Everything that the files of one import declare.
 #[derive(Debug, Default)]
 pub(super) struct Declarations {
-    pub(super) variables: Vec<Variable>,
+    pub(super) variables: Vec<PlcVariable>,
     /// By name in lower case: IEC names are not case-sensitive.
     pub(super) types: BTreeMap<String, TypeDefinition>,
     /// By name in lower case, with and without the list.
@@ -24,12 +24,12 @@ pub(super) struct Declarations {
 pub(super) struct Unreadable {
     pub(super) variable: String,
     pub(super) reason: SkipReason,
-    pub(super) place: Place,
+    pub(super) place: SourcePlace,
 }
 
 /// A variable as declared.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Variable {
+pub(super) struct PlcVariable {
     /// Name of the variable list or program.
     pub(super) scope: Option<String>,
     pub(super) name: String,
@@ -38,7 +38,7 @@ pub(super) struct Variable {
     pub(super) declared: TypeExpression,
     pub(super) comment: Option<String>,
     pub(super) access: DeclaredAccess,
-    pub(super) place: Place,
+    pub(super) place: SourcePlace,
 }
 
 /// What the export allows a client to do with a variable.

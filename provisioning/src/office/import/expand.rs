@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
 
-use super::Place;
-use super::declaration::{Declarations, DeclaredAccess, Variable};
-use super::layout::{Content, Layout, Layouts, Member};
+use super::SourcePlace;
+use super::declaration::{Declarations, DeclaredAccess, PlcVariable};
+use super::layout::{Layout, LayoutMember, Layouts, MemberContent};
 use super::skip::SkipReason;
 use crate::config::{DEFAULT_MAX_WORDS, MAX_TAGS, size_error};
 use crate::plc::{
@@ -31,7 +31,7 @@ pub struct ImportedTag {
     /// The variable as the program names it, with its list.
     pub variable: String,
     /// Place of the declaration.
-    pub place: Place,
+    pub place: SourcePlace,
     /// Number of the declaration, from 0: parts of one variable have the same.
     pub(super) root: usize,
     pub(super) location: Location,
@@ -45,7 +45,7 @@ pub struct SkippedVariable {
     /// Why.
     pub reason: SkipReason,
     /// Place of the declaration.
-    pub place: Place,
+    pub place: SourcePlace,
 }
 
 /// Largest number of bytes that Modbus can address: 65,536 registers.
@@ -62,13 +62,13 @@ pub(super) struct Expansion<'a> {
 /// The variable at hand.
 #[derive(Clone, Copy)]
 struct Root<'a> {
-    variable: &'a Variable,
+    variable: &'a PlcVariable,
     number: usize,
 }
 
 /// A part of a variable.
 #[derive(Clone, Copy)]
-struct Part<'a> {
+struct PathPart<'a> {
     layout: &'a Layout,
     /// First byte in the memory of the PLC.
     byte: u64,
@@ -83,7 +83,7 @@ impl<'a> Expansion<'a> {
     }
 
     /// Adds the tags of a variable, or the reason why it has none.
-    pub(super) fn add(&mut self, number: usize, variable: &Variable) {
+    pub(super) fn add(&mut self, number: usize, variable: &PlcVariable) {
         let root = Root { variable, number };
         if let Err(reason) = self.expand_variable(root) {
             self.skip(root, &variable.name, reason);
@@ -100,7 +100,7 @@ impl<'a> Expansion<'a> {
         if layout.size > MAX_BYTES {
             return Err(SkipReason::TooLarge(layout.size));
         }
-        if let Content::Opaque(reason) = &layout.content {
+        if let MemberContent::Opaque(reason) = &layout.content {
             return Err(reason.clone());
         }
         if self.is_full() {
@@ -119,7 +119,7 @@ impl<'a> Expansion<'a> {
             Some(Err(_)) | None => {}
         }
         let byte = self.first_byte(at, &layout)?;
-        self.expand(root, &mut path, &Part { layout: &layout, byte, bit: None, comment })
+        self.expand(root, &mut path, &PathPart { layout: &layout, byte, bit: None, comment })
     }
 
     /// Returns whether a declaration means an array with a byte for each BOOL, which the gateway
@@ -159,19 +159,19 @@ impl<'a> Expansion<'a> {
         &mut self,
         root: Root<'_>,
         path: &mut String,
-        part: &Part<'_>,
+        part: &PathPart<'_>,
     ) -> Result<(), SkipReason> {
         match &part.layout.content {
-            Content::Value(iec, _) => {
+            MemberContent::Value(iec, _) => {
                 let at = address(part.byte, part.bit, *iec);
                 self.add_tag(root, path, (&at, (*iec).into()), part.layout, part.comment)
             }
-            Content::Bit => {
+            MemberContent::Bit => {
                 let bit = part.bit.unwrap_or_default();
                 let at = address(part.byte, Some(bit), IecType::Bool);
                 self.add_tag(root, path, (&at, IecType::Bool.into()), part.layout, part.comment)
             }
-            Content::Members(members) => {
+            MemberContent::Members(members) => {
                 for member in members {
                     if self.is_full() {
                         return Err(SkipReason::TooManyTags(MAX_TAGS));
@@ -180,8 +180,10 @@ impl<'a> Expansion<'a> {
                 }
                 Ok(())
             }
-            Content::Array(dims, element) => self.expand_array(root, path, part, dims, element),
-            Content::Opaque(reason) => Err(reason.clone()),
+            MemberContent::Array(dims, element) => {
+                self.expand_array(root, path, part, dims, element)
+            }
+            MemberContent::Opaque(reason) => Err(reason.clone()),
         }
     }
 
@@ -189,13 +191,13 @@ impl<'a> Expansion<'a> {
         &mut self,
         root: Root<'_>,
         path: &mut String,
-        owner: &Part<'_>,
-        member: &Member,
+        owner: &PathPart<'_>,
+        member: &LayoutMember,
     ) {
         let length = path.len();
         path.push('.');
         path.push_str(&member.name);
-        let part = Part {
+        let part = PathPart {
             layout: &member.layout,
             byte: owner.byte.saturating_add(member.offset),
             bit: member.bit,
@@ -213,14 +215,14 @@ impl<'a> Expansion<'a> {
         &mut self,
         root: Root<'_>,
         path: &mut String,
-        part: &Part<'_>,
+        part: &PathPart<'_>,
         dims: &[(i64, i64)],
         element: &Rc<Layout>,
     ) -> Result<(), SkipReason> {
-        if let Content::Opaque(reason) = &element.content {
+        if let MemberContent::Opaque(reason) = &element.content {
             return Err(reason.clone());
         }
-        let is_run = matches!(element.content, Content::Value(..));
+        let is_run = matches!(element.content, MemberContent::Value(..));
         let (outer, last) = match dims.split_last() {
             Some((last, outer)) if is_run => (outer, Some(*last)),
             _ => (dims, None),
@@ -234,7 +236,7 @@ impl<'a> Expansion<'a> {
             if self.is_full() {
                 return Err(SkipReason::TooManyTags(MAX_TAGS));
             }
-            let inner = Part { layout: element, byte, bit: None, comment: part.comment };
+            let inner = PathPart { layout: element, byte, bit: None, comment: part.comment };
             let result = match last {
                 Some(last) => self.add_run(root, path, &index, last, &inner),
                 None => {
@@ -261,10 +263,10 @@ impl<'a> Expansion<'a> {
         path: &mut String,
         outer: &[i64],
         (first, last): (i64, i64),
-        row: &Part<'_>,
+        row: &PathPart<'_>,
     ) -> Result<(), SkipReason> {
-        let Part { layout: element, mut byte, comment, .. } = *row;
-        let Content::Value(iec, _) = element.content else { return Ok(()) };
+        let PathPart { layout: element, mut byte, comment, .. } = *row;
+        let MemberContent::Value(iec, _) = element.content else { return Ok(()) };
         let length = path.len();
         let mut next = first;
         while next <= last {
@@ -359,7 +361,7 @@ impl<'a> Expansion<'a> {
     }
 }
 
-impl Variable {
+impl PlcVariable {
     /// Returns a path within this variable with the name of its list in front.
     pub(super) fn qualified(&self, path: &str) -> String {
         self.scope.as_ref().map_or_else(|| path.to_owned(), |scope| format!("{scope}.{path}"))
@@ -370,9 +372,9 @@ impl Layout {
     /// Returns the names of the numbers of an enumeration, or of an array of one.
     fn names(&self) -> Option<&Rc<BTreeMap<i64, String>>> {
         match &self.content {
-            Content::Value(_, names) => names.as_ref(),
-            Content::Array(_, element) => element.names(),
-            Content::Bit | Content::Members(_) | Content::Opaque(_) => None,
+            MemberContent::Value(_, names) => names.as_ref(),
+            MemberContent::Array(_, element) => element.names(),
+            MemberContent::Bit | MemberContent::Members(_) | MemberContent::Opaque(_) => None,
         }
     }
 }
@@ -380,10 +382,11 @@ impl Layout {
 /// Returns the type of a variable that may be one tag: a value, or an array of values.
 fn undivided(layout: &Layout) -> Option<DataType> {
     match &layout.content {
-        Content::Value(iec, _) => Some((*iec).into()),
-        Content::Bit => Some(IecType::Bool.into()),
-        Content::Array(dims, element) => {
-            let ([(first, last)], Content::Value(iec, _)) = (dims.as_slice(), &element.content)
+        MemberContent::Value(iec, _) => Some((*iec).into()),
+        MemberContent::Bit => Some(IecType::Bool.into()),
+        MemberContent::Array(dims, element) => {
+            let ([(first, last)], MemberContent::Value(iec, _)) =
+                (dims.as_slice(), &element.content)
             else {
                 return None;
             };
@@ -391,7 +394,7 @@ fn undivided(layout: &Layout) -> Option<DataType> {
             let bounds = Some(ArrayBounds::new(first, last)?);
             Some(DataType { element: *iec, bounds })
         }
-        Content::Members(_) | Content::Opaque(_) => None,
+        MemberContent::Members(_) | MemberContent::Opaque(_) => None,
     }
 }
 

@@ -29,17 +29,17 @@ pub(super) struct Layout {
     pub(super) size: u64,
     /// Alignment in bytes.
     pub(super) alignment: u64,
-    pub(super) content: Content,
+    pub(super) content: MemberContent,
 }
 
 /// What a type consists of.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(super) enum MemberContent {
     Value(IecType, Option<Rc<BTreeMap<i64, String>>>),
     /// One bit.
     Bit,
     /// A structure or a union.
-    Members(Vec<Member>),
+    Members(Vec<LayoutMember>),
     /// First and last index of each dimension, of which the last one varies fastest.
     Array(Vec<(i64, i64)>, Rc<Layout>),
     /// Bytes that are no value.
@@ -48,7 +48,7 @@ pub(super) enum Content {
 
 /// A member of a structure or a union.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct LayoutMember {
     pub(super) name: String,
     /// First byte within the structure.
     pub(super) offset: u64,
@@ -98,7 +98,7 @@ impl<'a> Layouts<'a> {
         match declared {
             TypeExpression::Elementary(iec) => Ok(value(*iec, None)),
             TypeExpression::Bit => {
-                Ok(Rc::new(Layout { size: 1, alignment: 1, content: Content::Bit }))
+                Ok(Rc::new(Layout { size: 1, alignment: 1, content: MemberContent::Bit }))
             }
             TypeExpression::Text(width, length) => self.text(*width, length),
             TypeExpression::Named(name) => self.named(name),
@@ -107,7 +107,7 @@ impl<'a> Layouts<'a> {
             TypeExpression::Pointer(what) => Ok(Rc::new(Layout {
                 size: POINTER_BYTES,
                 alignment: POINTER_BYTES,
-                content: Content::Opaque(SkipReason::Pointer(what)),
+                content: MemberContent::Opaque(SkipReason::Pointer(what)),
             })),
             TypeExpression::Unsupported(what) => Err(SkipReason::UnsupportedType(what.clone())),
         }
@@ -193,13 +193,13 @@ impl<'a> Layouts<'a> {
             dims.push((first, last));
         }
         let element = self.layout(element)?;
-        if matches!(element.content, Content::Bit) {
+        if matches!(element.content, MemberContent::Bit) {
             return Err(SkipReason::UnsupportedType("BIT is no type for an array".to_owned()));
         }
         Ok(Rc::new(Layout {
             size: element.size.saturating_mul(count),
             alignment: element.alignment,
-            content: Content::Array(dims, element),
+            content: MemberContent::Array(dims, element),
         }))
     }
 
@@ -250,8 +250,8 @@ impl<'a> Layouts<'a> {
             let layout = self.layout(&member.declared)?;
             size = layout.size.max(size);
             alignment = layout.alignment.max(alignment);
-            let bit = matches!(layout.content, Content::Bit).then_some(0);
-            laid.push(Member {
+            let bit = matches!(layout.content, MemberContent::Bit).then_some(0);
+            laid.push(LayoutMember {
                 name: member.name.clone(),
                 offset: 0,
                 bit,
@@ -265,7 +265,7 @@ impl<'a> Layouts<'a> {
 
 /// Places the members of a structure one after the other.
 struct Placing {
-    members: Vec<Member>,
+    members: Vec<LayoutMember>,
     end: u64,
     alignment: u64,
     max_alignment: u64,
@@ -282,7 +282,7 @@ impl Placing {
     /// Places the members of the structure that is extended. Whether its padding is kept is not
     /// documented, so it must have none.
     fn place_base(&mut self, base: &Rc<Layout>, name: &str) -> Result<(), SkipReason> {
-        let Content::Members(members) = &base.content else {
+        let MemberContent::Members(members) = &base.content else {
             let what = format!("{name} extends a type that is no structure");
             return Err(SkipReason::UnsupportedType(what));
         };
@@ -293,7 +293,7 @@ impl Placing {
             let why = "the structure that it extends ends in unused bytes or bits";
             return Err(SkipReason::UnknownLayout { name: name.to_owned(), why });
         }
-        self.members.extend(members.iter().map(|member| Member {
+        self.members.extend(members.iter().map(|member| LayoutMember {
             name: member.name.clone(),
             comment: member.comment.clone(),
             layout: Rc::clone(&member.layout),
@@ -305,7 +305,7 @@ impl Placing {
     }
 
     fn place(&mut self, member: &MemberDeclaration, layout: Rc<Layout>) {
-        let (offset, bit) = if matches!(layout.content, Content::Bit) {
+        let (offset, bit) = if matches!(layout.content, MemberContent::Bit) {
             let (byte, bit) = self.next_bit.unwrap_or((self.end, 0));
             self.next_bit = (bit < 7).then_some((byte, bit + 1));
             self.end = byte.saturating_add(1);
@@ -319,7 +319,7 @@ impl Placing {
             (offset, None)
         };
         let (name, comment) = (member.name.clone(), member.comment.clone());
-        self.members.push(Member { name, offset, bit, comment, layout });
+        self.members.push(LayoutMember { name, offset, bit, comment, layout });
     }
 
     fn finish(self, name: &str) -> Computed {
@@ -328,15 +328,15 @@ impl Placing {
 }
 
 /// Returns the layout of a structure or union, whose size is a multiple of its alignment.
-fn finished(members: Vec<Member>, end: u64, alignment: u64, name: &str) -> Computed {
+fn finished(members: Vec<LayoutMember>, end: u64, alignment: u64, name: &str) -> Computed {
     if members.is_empty() {
         return Err(SkipReason::UnsupportedType(format!("{name} has no members")));
     }
     let size = end.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
-    Ok(Rc::new(Layout { size, alignment, content: Content::Members(members) }))
+    Ok(Rc::new(Layout { size, alignment, content: MemberContent::Members(members) }))
 }
 
 fn value(iec: IecType, names: Option<Rc<BTreeMap<i64, String>>>) -> Rc<Layout> {
     let (size, alignment) = (u64::from(iec.size()), u64::from(iec.alignment()));
-    Rc::new(Layout { size, alignment, content: Content::Value(iec, names) })
+    Rc::new(Layout { size, alignment, content: MemberContent::Value(iec, names) })
 }

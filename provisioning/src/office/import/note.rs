@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::Place;
-use super::declaration::Variable;
+use super::SourcePlace;
+use super::declaration::PlcVariable;
 use super::expand::ImportedTag;
 use crate::plc::{IecType, PlcFamily, PlcModel, ValueKind};
 
@@ -15,7 +15,7 @@ pub struct ImportNote {
     /// What is probably not meant.
     pub kind: NoteKind,
     /// Place of the declaration.
-    pub place: Place,
+    pub place: SourcePlace,
 }
 
 /// What is probably not meant.
@@ -78,7 +78,7 @@ impl fmt::Display for NoteKind {
 /// Returns the notes on all tags, in the order of their declarations.
 pub(super) fn notes(
     tags: &[ImportedTag],
-    variables: &[Variable],
+    variables: &[PlcVariable],
     model: PlcModel,
 ) -> Vec<ImportNote> {
     let is_aligned = model.family() == PlcFamily::MachineExpert;
@@ -92,7 +92,7 @@ pub(super) fn notes(
 /// Returns a note for each variable whose tags have the name of its list in front.
 fn qualified<'a>(
     tags: &'a [ImportedTag],
-    variables: &'a [Variable],
+    variables: &'a [PlcVariable],
 ) -> impl Iterator<Item = ImportNote> + 'a {
     let mut last = None;
     tags.iter().filter_map(move |tag| {

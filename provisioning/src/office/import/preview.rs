@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::declaration::DeclaredAccess;
 use super::expand::ImportedTag;
-use super::{Import, Place};
+use super::{Import, SourcePlace};
 
 /// Most lines that are shown for one reason.
 const MAX_LINES: usize = 20;
@@ -66,7 +66,7 @@ impl Import {
     fn entry(
         &self,
         variable: &str,
-        place: Place,
+        place: SourcePlace,
         code: &str,
         sentence: &dyn fmt::Display,
     ) -> Value {
@@ -79,7 +79,7 @@ impl Import {
         })
     }
 
-    fn path(&self, place: Place) -> String {
+    fn path(&self, place: SourcePlace) -> String {
         self.files.get(place.file).map(|(path, _)| path.display().to_string()).unwrap_or_default()
     }
 
@@ -88,7 +88,7 @@ impl Import {
         &self,
         f: &mut fmt::Formatter<'_>,
         heading: &str,
-        lines: impl Iterator<Item = (&'static str, &'a str, Place, &'a dyn fmt::Display)>,
+        lines: impl Iterator<Item = (&'static str, &'a str, SourcePlace, &'a dyn fmt::Display)>,
     ) -> fmt::Result {
         let mut by_code: BTreeMap<&str, Vec<_>> = BTreeMap::new();
         for (code, variable, place, sentence) in lines {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use roxmltree::Node;
 
-use super::declaration::{Declarations, DeclaredAccess, TypeExpression, Variable, tidy_comment};
+use super::declaration::{Declarations, DeclaredAccess, PlcVariable, TypeExpression, tidy_comment};
 use super::source::SourceText;
 use super::xml;
 use crate::plc::IecType;
@@ -20,7 +20,7 @@ pub(super) fn read(root: Node<'_, '_>, source: &SourceText, declarations: &mut D
         if !at.starts_with('%') || !seen.insert((at.clone(), symbol.to_lowercase())) {
             continue;
         }
-        declarations.variables.push(Variable {
+        declarations.variables.push(PlcVariable {
             scope: None,
             declared: type_at(&at),
             at: Some(at),

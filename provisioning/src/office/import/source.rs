@@ -15,7 +15,7 @@ pub struct ImportFile {
 
 /// Place of a declaration.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Place {
+pub struct SourcePlace {
     /// Number of the file, from 0.
     pub file: usize,
     /// Number of the line, from 1.
@@ -48,9 +48,9 @@ impl SourceText {
     }
 
     /// Returns the place of a byte of the text.
-    pub(super) fn place(&self, at: usize) -> Place {
+    pub(super) fn place(&self, at: usize) -> SourcePlace {
         let line = self.line_starts.partition_point(|start| *start <= at);
-        Place { file: self.number, line }
+        SourcePlace { file: self.number, line }
     }
 
     /// Returns the position of the first byte of a line, counted from 1.

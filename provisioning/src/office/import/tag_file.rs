@@ -17,13 +17,13 @@ use crate::plc::{DataType, Location, PlcModel};
 pub struct TagFile {
     path: PathBuf,
     document: DocumentMut,
-    owner: Owner,
+    owner: TagOwner,
     has_crlf: bool,
 }
 
 /// Where the tags are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Owner {
+enum TagOwner {
     /// `[[tag]]` of a template, which has the keys of a `[[plc]]`.
     Root,
     /// `[[plc.tag]]` without a `[[plc]]`.
@@ -132,9 +132,9 @@ impl TagFile {
     #[must_use]
     pub fn model(&self) -> Option<PlcModel> {
         let owner = match self.owner {
-            Owner::Root => self.document.as_table(),
-            Owner::Fragment => return None,
-            Owner::Plc(number) => self.document.get("plc")?.as_array_of_tables()?.get(number)?,
+            TagOwner::Root => self.document.as_table(),
+            TagOwner::Fragment => return None,
+            TagOwner::Plc(number) => self.document.get("plc")?.as_array_of_tables()?.get(number)?,
         };
         owner.get("model")?.as_str()?.parse().ok()
     }
@@ -177,9 +177,9 @@ impl TagFile {
 
     fn tags_mut(&mut self) -> Option<&mut ArrayOfTables> {
         let owner = match self.owner {
-            Owner::Root => self.document.as_table_mut(),
-            Owner::Fragment => self.document.get_mut("plc")?.as_table_mut()?,
-            Owner::Plc(number) => {
+            TagOwner::Root => self.document.as_table_mut(),
+            TagOwner::Fragment => self.document.get_mut("plc")?.as_table_mut()?,
+            TagOwner::Plc(number) => {
                 self.document.get_mut("plc")?.as_array_of_tables_mut()?.get_mut(number)?
             }
         };
@@ -201,13 +201,13 @@ impl fmt::Display for TagFile {
 }
 
 /// Returns where the tags are, or message and help.
-fn find_owner(document: &DocumentMut, plc: Option<&str>) -> Result<Owner, (String, String)> {
+fn find_owner(document: &DocumentMut, plc: Option<&str>) -> Result<TagOwner, (String, String)> {
     let root = document.as_table();
     let Some(plcs) = root.get("plc").and_then(Item::as_array_of_tables) else {
         return if root.get("plc").is_some_and(Item::is_table) {
-            Ok(Owner::Fragment)
+            Ok(TagOwner::Fragment)
         } else if root.contains_key("tag") || root.contains_key("model") {
-            Ok(Owner::Root)
+            Ok(TagOwner::Root)
         } else {
             let message = "this file has no [[plc]] and no tags".to_owned();
             Err((message, "add a [[plc]] with name, model and address first".to_owned()))
@@ -228,7 +228,7 @@ fn find_owner(document: &DocumentMut, plc: Option<&str>) -> Result<Owner, (Strin
     };
     let template = plcs.get(number).and_then(|plc| plc.get("template")).and_then(Item::as_str);
     match template {
-        None => Ok(Owner::Plc(number)),
+        None => Ok(TagOwner::Plc(number)),
         Some(template) => {
             let message = format!("the tags of this PLC are those of the template {template}");
             Err((message, format!("update templates/{template}.toml")))

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 
-use super::layout::{Content, Layout, Layouts};
+use super::layout::{Layout, Layouts, MemberContent};
 use super::*;
 use crate::plc::{DataType, IecType, Table};
 
@@ -269,9 +269,11 @@ fn any_type() -> impl Strategy<Value = String> {
 /// Adds the first and last bit of each value of a layout that is at `bit`.
 fn spans(layout: &Layout, bit: u64, out: &mut Vec<(u64, u64)>) {
     match &layout.content {
-        Content::Value(..) | Content::Opaque(_) => out.push((bit, bit + 8 * layout.size)),
-        Content::Bit => out.push((bit, bit + 1)),
-        Content::Members(members) => {
+        MemberContent::Value(..) | MemberContent::Opaque(_) => {
+            out.push((bit, bit + 8 * layout.size));
+        }
+        MemberContent::Bit => out.push((bit, bit + 1)),
+        MemberContent::Members(members) => {
             for member in members {
                 let inner = bit + 8 * member.offset + u64::from(member.bit.unwrap_or(0));
                 if member.bit.is_none() {
@@ -280,7 +282,7 @@ fn spans(layout: &Layout, bit: u64, out: &mut Vec<(u64, u64)>) {
                 spans(&member.layout, inner, out);
             }
         }
-        Content::Array(dims, element) => {
+        MemberContent::Array(dims, element) => {
             let count: i64 = dims.iter().map(|(first, last)| last - first + 1).product();
             for index in 0..u64::try_from(count).unwrap() {
                 spans(element, bit + 8 * index * element.size, out);

@@ -11,22 +11,24 @@ use crate::model::{ImageReport, ImageState, WriteOrder, WriteOutcome, WriteRepor
 use crate::mqtt::{DeliveryTag, IncomingMessage};
 
 /// A pump with one PLC, and the other ends of its channels.
-struct World {
+struct PumpRun {
     plcs: mpsc::Sender<plc::PlcEvent>,
     orders: mpsc::Receiver<WriteOrder>,
     broker: mpsc::Sender<mqtt::MqttEvent>,
     requests: mpsc::Receiver<MqttRequest>,
+    /// The task of the pump.
+    tasks: JoinSet<()>,
     /// `state_dir`, removed at the end.
     dir: PathBuf,
 }
 
-impl Drop for World {
+impl Drop for PumpRun {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
-impl World {
+impl PumpRun {
     /// Starts the pump with a writable tag `temperature`, in a session with the broker.
     async fn start() -> Self {
         let name =
@@ -48,9 +50,10 @@ impl World {
         let metrics = Metrics::new(&config, "hash").unwrap();
         let ends = (no_storage(), outbox);
         let pump = Pump::new(&config, "hash", &metrics, health_inputs(), ends, inputs);
-        tokio::spawn(pump.run(from_plcs, from_broker, GRACE));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(pump.run(from_plcs, from_broker, GRACE));
         broker.send(connected(1)).await.unwrap();
-        Self { plcs, orders, broker, requests, dir }
+        Self { plcs, orders, broker, requests, tasks, dir }
     }
 
     async fn publish(&self, payload: &str, delivery: u16) {
@@ -102,7 +105,7 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn a_command_is_acknowledged_when_it_is_recorded_and_replied_when_it_is_over() {
-    let mut world = World::start().await;
+    let mut world = PumpRun::start().await;
     world.publish(r#"{"id":"a","write":{"temperature":7}}"#, 1).await;
     // Not before the record is on disk.
     let order = world.orders.recv().await.unwrap();
@@ -129,7 +132,7 @@ async fn a_command_is_acknowledged_when_it_is_recorded_and_replied_when_it_is_ov
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_command_is_acknowledged_and_leaves_no_event() {
-    let mut world = World::start().await;
+    let mut world = PumpRun::start().await;
     for (number, payload) in ["{", r#"{"pressure":1}"#, r#"{"nothing":1}"#].into_iter().enumerate()
     {
         let delivery = u16::try_from(number).unwrap();
@@ -146,7 +149,7 @@ async fn a_refused_command_is_acknowledged_and_leaves_no_event() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_place_for_the_record_nothing_is_written() {
-    let mut world = World::start_in("/dev/null/state".into()).await;
+    let mut world = PumpRun::start_in("/dev/null/state".into()).await;
     world.publish(r#"{"temperature":7}"#, 1).await;
     assert_eq!(world.next().await, Ok(DeliveryTag::unknown(1)));
     let (_, reply) = world.next().await.unwrap_err();
@@ -157,7 +160,7 @@ async fn without_a_place_for_the_record_nothing_is_written() {
 
 #[tokio::test(start_paused = true)]
 async fn the_result_of_a_command_outlives_the_process() {
-    let mut world = World::start().await;
+    let mut world = PumpRun::start().await;
     let command = r#"{"id":"a","write":{"temperature":7}}"#;
     world.publish(command, 1).await;
     world.obey().await;
@@ -167,10 +170,11 @@ async fn the_result_of_a_command_outlives_the_process() {
     }
     // The pump ends with its PLC task, and has stored the outcome.
     let dir = std::mem::take(&mut world.dir);
-    let World { plcs, requests, .. } = &mut world;
+    let PumpRun { plcs, requests, tasks, .. } = &mut world;
     *plcs = mpsc::channel(1).0;
     while requests.recv().await.is_some() {}
-    let mut again = World::start_in(dir).await;
+    tasks.join_next().await.unwrap().unwrap();
+    let mut again = PumpRun::start_in(dir).await;
     again.publish(command, 2).await;
     assert_eq!(again.next().await, Ok(DeliveryTag::unknown(2)));
     let (_, reply) = again.next().await.unwrap_err();

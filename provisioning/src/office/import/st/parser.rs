@@ -9,8 +9,8 @@ use std::ops::Range;
 use super::token::Token;
 use super::types::{SyntaxError, TypeParser, is_end_keyword};
 use crate::office::import::declaration::{
-    Declarations, DeclaredAccess, StructureBody, TypeBody, TypeDefinition, TypeExpression,
-    Unreadable, Variable,
+    Declarations, DeclaredAccess, PlcVariable, StructureBody, TypeBody, TypeDefinition,
+    TypeExpression, Unreadable,
 };
 use crate::office::import::skip::SkipReason;
 use crate::office::import::source::SourceText;
@@ -21,13 +21,13 @@ pub(super) struct Parser<'a> {
     types: TypeParser<'a>,
     scope: Option<String>,
     /// What the variables at hand belong to.
-    owner: Owner,
+    owner: DeclarationOwner,
     declarations: &'a mut Declarations,
 }
 
 /// What a list of variables belongs to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Owner {
+enum DeclarationOwner {
     /// A variable list or a program: there is one of each variable.
     Single,
     /// A function block or a function: each instance has variables of its own.
@@ -52,7 +52,7 @@ impl<'a> Parser<'a> {
     ) -> Self {
         let types = TypeParser::new(&source.text, part);
         let scope = scope.map(ToOwned::to_owned);
-        Self { source, types, scope, owner: Owner::Single, declarations }
+        Self { source, types, scope, owner: DeclarationOwner::Single, declarations }
     }
 
     /// Reads all lists; passes everything between them.
@@ -69,9 +69,9 @@ impl<'a> Parser<'a> {
             self.types.advance();
             match word.to_ascii_uppercase().as_str() {
                 "TYPE" => self.parse_types(),
-                "PROGRAM" => self.enter(Owner::Single),
+                "PROGRAM" => self.enter(DeclarationOwner::Single),
                 "FUNCTION_BLOCK" | "FUNCTION" | "INTERFACE" | "METHOD" | "PROPERTY" => {
-                    self.enter(Owner::Instances);
+                    self.enter(DeclarationOwner::Instances);
                 }
                 keyword if keyword == "VAR" || keyword.starts_with("VAR_") => {
                     self.parse_list(keyword, at);
@@ -82,12 +82,12 @@ impl<'a> Parser<'a> {
     }
 
     /// Begins a program, function block or function.
-    fn enter(&mut self, owner: Owner) {
+    fn enter(&mut self, owner: DeclarationOwner) {
         for modifier in ["PUBLIC", "PRIVATE", "PROTECTED", "INTERNAL", "FINAL", "ABSTRACT"] {
             self.types.take_word(modifier);
         }
         let Ok(name) = self.types.name() else { return };
-        if owner == Owner::Instances {
+        if owner == DeclarationOwner::Instances {
             let body = TypeBody::Alias(TypeExpression::Unsupported(format!(
                 "{name} is a function block, whose layout is not documented"
             )));
@@ -102,8 +102,8 @@ impl<'a> Parser<'a> {
     fn parse_list(&mut self, keyword: &str, start: usize) {
         let mut kind = match (keyword, self.owner) {
             ("VAR_EXTERNAL" | "VAR_TEMP" | "VAR_IN_OUT" | "VAR_INST", _) => ListKind::Ignored,
-            ("VAR_GLOBAL" | "VAR_CONFIG", _) | (_, Owner::Single) => ListKind::Variables,
-            (_, Owner::Instances) => ListKind::Ignored,
+            ("VAR_GLOBAL" | "VAR_CONFIG", _) | (_, DeclarationOwner::Single) => ListKind::Variables,
+            (_, DeclarationOwner::Instances) => ListKind::Ignored,
         };
         let qualifiers = ["CONSTANT", "RETAIN", "PERSISTENT", "NON_RETAIN", "INTERNAL", "PUBLIC"];
         while let Some(qualifier) = qualifiers.iter().find(|word| self.types.is_word(word)) {
@@ -163,7 +163,7 @@ impl<'a> Parser<'a> {
         };
         if is_wanted {
             let place = self.source.place(start);
-            let variable = |name| Variable {
+            let variable = |name| PlcVariable {
                 scope: self.scope.clone(),
                 name,
                 at: at.clone(),

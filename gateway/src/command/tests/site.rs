@@ -10,7 +10,7 @@ use provisioning::config::{
 use provisioning::plc::{DataType, PlcModel};
 use serde_json::Value;
 
-use super::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
+use crate::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 use crate::model::{
     ImageContent, ImageReport, ImageState, Registers, TagImage, UnixTime, WriteOrder, WriteOutcome,
     WriteReport, WriteTask,
@@ -22,7 +22,7 @@ const WALL_MICROS: i64 = 1_796_119_200_000_000;
 
 /// The memory of a PLC.
 #[derive(Debug, Default)]
-pub(crate) struct PlcMemory {
+pub(crate) struct SiteMemory {
     words: BTreeMap<u16, u16>,
     /// Orders that changed the memory, by their number.
     pub(crate) writes: usize,
@@ -34,7 +34,7 @@ pub(crate) struct PlcMemory {
     pub(crate) resets: bool,
 }
 
-impl PlcMemory {
+impl SiteMemory {
     pub(crate) fn word(&self, word: u16) -> u16 {
         self.words.get(&word).copied().unwrap_or_default()
     }
@@ -93,9 +93,9 @@ impl PlcMemory {
 }
 
 /// A desk, its PLC, and what it said.
-pub(crate) struct Site {
+pub(crate) struct CommandSite {
     pub(crate) desk: CommandDesk,
-    pub(crate) plc: PlcMemory,
+    pub(crate) plc: SiteMemory,
     pub(crate) time: CommandTime,
     /// The ledger file.
     pub(crate) file: Vec<u8>,
@@ -108,10 +108,10 @@ pub(crate) struct Site {
     pub(crate) expires_in: Option<Duration>,
 }
 
-impl Site {
+impl CommandSite {
     pub(crate) fn new() -> Self {
         let time = time();
-        let mut plc = PlcMemory::default();
+        let mut plc = SiteMemory::default();
         plc.set(50, 0b1010_0101);
         Self {
             desk: CommandDesk::new(&[plc_config()], "hash", &[], time),
