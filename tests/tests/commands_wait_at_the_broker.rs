@@ -135,6 +135,7 @@ fn publish(port: u16, topic: &str, payload: &str) {
 }
 
 /// Plays a session that ends twice with a command unacknowledged, and one that nothing is left of.
+#[expect(clippy::cognitive_complexity, reason = "the steps of one history")]
 async fn a_command_comes_until_it_is_acknowledged(port: u16, version: &str) {
     let url = format!("mqtt://127.0.0.1:{port}");
     let start = |filters: &[&str], keeps| Client::start(&url, version, filters, keeps);
@@ -180,6 +181,7 @@ async fn a_command_comes_until_it_is_acknowledged(port: u16, version: &str) {
 }
 
 /// Plays a session in which an earlier client id of the gateway had subscribed.
+#[expect(clippy::cognitive_complexity, reason = "the steps of one history")]
 async fn an_old_subscription_does_not_disturb(
     port: u16,
     version: &str,
