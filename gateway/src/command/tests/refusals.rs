@@ -111,7 +111,7 @@ fn a_tag_is_not_written_more_often_than_its_rate() {
         match reply(&replies)["state"].as_str() {
             Some("done") => done += 1,
             Some("rejected") => {
-                assert!(reply(&replies)["reason"].as_str().unwrap().contains("3/min"))
+                assert!(reply(&replies)["reason"].as_str().unwrap().contains("3/min"));
             }
             other => panic!("{other:?}"),
         }
