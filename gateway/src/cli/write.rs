@@ -57,11 +57,8 @@ pub(super) fn write(options: &WriteOptions) -> anyhow::Result<u8> {
     )]));
     let reply = send(&inspected.gateway.state_dir, &plc.name, &body)?;
     print_line(&reply)?;
-    Ok(if reply.get("state").is_some_and(|state| state == "done") {
-        EXIT_OK
-    } else {
-        EXIT_NEGATIVE
-    })
+    let is_done = reply.get("state").is_some_and(|state| state == "done");
+    Ok(if is_done { EXIT_OK } else { EXIT_NEGATIVE })
 }
 
 fn find_tag<'a>(plcs: &'a [Plc], options: &WriteOptions) -> anyhow::Result<(&'a Plc, &'a Tag)> {

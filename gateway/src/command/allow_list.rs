@@ -108,9 +108,9 @@ mod tests {
     use super::*;
     use crate::model::MaskedWord;
 
-    fn is_allowed(rule: &WriteRule, value: Value) -> bool {
+    fn is_allowed(rule: &WriteRule, value: &Value) -> bool {
         let tags = crate::testing::plc("pump6", &["setpoint"]).tags;
-        refusal(&tags[0], rule, &value).is_none()
+        refusal(&tags[0], rule, value).is_none()
     }
 
     #[test]
@@ -128,12 +128,12 @@ mod tests {
             (json!([1, 2, 90]), true),
             (json!([1, 2, 91]), false),
         ] {
-            assert_eq!(is_allowed(&rule, value.clone()), expected, "{value}");
+            assert_eq!(is_allowed(&rule, &value), expected, "{value}");
         }
         // The nearest doubles of these are equal.
         let exact = 9_007_199_254_740_993_i64;
         let rule = bounds(Number::Whole(0), Number::Whole(exact.into()));
-        assert!(is_allowed(&rule, json!(exact)) && !is_allowed(&rule, json!(exact + 1)));
+        assert!(is_allowed(&rule, &json!(exact)) && !is_allowed(&rule, &json!(exact + 1)));
     }
 
     #[test]
@@ -143,10 +143,10 @@ mod tests {
         let values = [vec![text("run"), WritableValue::Bool(true)], numbers.to_vec()].concat();
         let rule = WriteRule { values, ..WriteRule::default() };
         for value in [json!("run"), json!(true), json!(1), json!(1.0), json!(2.5)] {
-            assert!(is_allowed(&rule, value.clone()), "{value}");
+            assert!(is_allowed(&rule, &value), "{value}");
         }
         for value in [json!("Run"), json!(false), json!(2), json!("1"), json!(null), json!({})] {
-            assert!(!is_allowed(&rule, value.clone()), "{value}");
+            assert!(!is_allowed(&rule, &value), "{value}");
         }
     }
 

@@ -169,7 +169,7 @@ mod tests {
         parse(payload.as_bytes(), &form).map_err(|refused| refused.reason.to_string())
     }
 
-    fn tags(value: Value) -> Map<String, Value> {
+    fn tags(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
@@ -182,7 +182,7 @@ mod tests {
             r#"{"M241":{"line":3,"setpoint":21.5},"gateway":{}}"#,
         ] {
             let command = parsed(payload).unwrap();
-            assert_eq!(command.write, tags(json!({"setpoint": 21.5})), "{payload}");
+            assert_eq!(command.write, tags(&json!({"setpoint": 21.5})), "{payload}");
             assert_eq!(
                 command,
                 ParsedCommand { write: command.write.clone(), ..Default::default() }
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(command.id.as_ref().unwrap().to_json(), json!(7));
         assert_eq!(command.by.as_deref(), Some("line 3"));
         assert_eq!(command.expires.unwrap().to_string(), "2026-12-01T09:00:00.000Z");
-        assert_eq!(command.expect, tags(json!({"setpoint": 20})));
+        assert_eq!(command.expect, tags(&json!({"setpoint": 20})));
         let millis = parsed(r#"{"expires":1780000000000,"write":{"a":1}}"#).unwrap();
         assert_eq!(millis.expires.unwrap().as_millis(), 1_780_000_000_000);
     }
