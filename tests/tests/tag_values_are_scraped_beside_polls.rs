@@ -86,7 +86,9 @@ fn scrape(sections: Vec<PlcConfig>, tags: u64) {
 
 /// Returns the milliseconds between the read of a message and its arrival at the consumer.
 fn age(message: &Message) -> i64 {
-    let read = message.json()["datetime"].as_str().expect("a date").parse::<jiff::Timestamp>();
+    let json = message.json();
+    let read = json.get("datetime").and_then(serde_json::Value::as_str).expect("a date");
+    let read = read.parse::<jiff::Timestamp>();
     let arrived = message.arrived.parse::<jiff::Timestamp>();
     arrived.expect("a date").as_millisecond() - read.expect("a date").as_millisecond()
 }
