@@ -1,6 +1,5 @@
 //! `[plc.publish] on` and `acknowledge`: one message for each event, and the PLC is told when the
 //! broker has it.
-#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::time::Duration;
 
@@ -40,8 +39,8 @@ fn each_change_of_a_counter_is_one_message_and_one_word() {
     let (messages, events) = (broker.subscribe("edge/g/data/p"), broker.subscribe("edge/g/event"));
     let config = GatewayConfig::with_broker("g", broker.url()).plc(section(&plc, "count"));
     let mut gateway = Gateway::start_ready(config);
-    gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up == 1.0);
-    gateway.wait_for_metric("edge_plc_up{plc=\"p\"}", EVENT_TIMEOUT, |up| up == 1.0);
+    gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
+    gateway.wait_for_metric("edge_plc_up{plc=\"p\"}", EVENT_TIMEOUT, |up| up > 0.0);
     let ok = "edge_plc_requests_total{outcome=\"ok\",plc=\"p\"}";
     gateway.wait_for_metric(ok, EVENT_TIMEOUT, |requests| requests >= 8.0);
     let mut seq = None;
@@ -75,7 +74,7 @@ fn a_bool_is_acknowledged_until_it_is_false() {
     let messages = broker.subscribe("edge/g/data/p");
     let config = GatewayConfig::with_broker("g", broker.url()).plc(section(&plc, "ready"));
     let gateway = Gateway::start_ready(config);
-    gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up == 1.0);
+    gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
     let ok = "edge_plc_requests_total{outcome=\"ok\",plc=\"p\"}";
     gateway.wait_for_metric(ok, EVENT_TIMEOUT, |requests| requests >= 8.0);
     for weight in [1, 2] {

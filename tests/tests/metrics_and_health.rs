@@ -85,6 +85,7 @@ fn the_values_of_tags_are_served_apart_and_pass_promtool() {
 }
 
 /// Panics unless promtool has nothing to say about the text.
+#[expect(clippy::expect_used, reason = "test code may stop on the spot")]
 fn assert_good_exposition(text: &str) {
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])

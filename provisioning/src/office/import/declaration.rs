@@ -10,7 +10,7 @@ use crate::plc::IecType;
 /// Everything that the files of one import declare.
 #[derive(Debug, Default)]
 pub(super) struct Declarations {
-    pub(super) variables: Vec<PlcVariable>,
+    pub(super) variables: Vec<DeclaredVariable>,
     /// By name in lower case: IEC names are not case-sensitive.
     pub(super) types: BTreeMap<String, TypeDefinition>,
     /// By name in lower case, with and without the list.
@@ -29,7 +29,7 @@ pub(super) struct Unreadable {
 
 /// A variable as declared.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct PlcVariable {
+pub(super) struct DeclaredVariable {
     /// Name of the variable list or program.
     pub(super) scope: Option<String>,
     pub(super) name: String,

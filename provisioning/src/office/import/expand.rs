@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::SourcePlace;
-use super::declaration::{Declarations, DeclaredAccess, PlcVariable};
+use super::declaration::{Declarations, DeclaredAccess, DeclaredVariable};
 use super::layout::{Layout, LayoutMember, Layouts, MemberContent};
 use super::skip::SkipReason;
 use crate::config::{DEFAULT_MAX_WORDS, MAX_TAGS, size_error};
@@ -62,7 +62,7 @@ pub(super) struct Expansion<'a> {
 /// The variable at hand.
 #[derive(Clone, Copy)]
 struct Root<'a> {
-    variable: &'a PlcVariable,
+    variable: &'a DeclaredVariable,
     number: usize,
 }
 
@@ -83,7 +83,7 @@ impl<'a> Expansion<'a> {
     }
 
     /// Adds the tags of a variable, or the reason why it has none.
-    pub(super) fn add(&mut self, number: usize, variable: &PlcVariable) {
+    pub(super) fn add(&mut self, number: usize, variable: &DeclaredVariable) {
         let root = Root { variable, number };
         if let Err(reason) = self.expand_variable(root) {
             self.skip(root, &variable.name, reason);
@@ -361,7 +361,7 @@ impl<'a> Expansion<'a> {
     }
 }
 
-impl PlcVariable {
+impl DeclaredVariable {
     /// Returns a path within this variable with the name of its list in front.
     pub(super) fn qualified(&self, path: &str) -> String {
         self.scope.as_ref().map_or_else(|| path.to_owned(), |scope| format!("{scope}.{path}"))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::declaration::{Declarations, PlcVariable};
+use super::declaration::{Declarations, DeclaredVariable};
 use super::expand::{ImportedTag, SkippedVariable};
 use super::skip::SkipReason;
 use crate::config::{is_reserved_tag_name, tag_name_error};
@@ -10,7 +10,7 @@ use crate::config::{is_reserved_tag_name, tag_name_error};
 /// Removes repeated declarations: some exports write a list twice. Returns those that differ from
 /// the first one with the same name.
 pub(super) fn remove_repeated(declarations: &mut Declarations) -> Vec<SkippedVariable> {
-    let mut first: HashMap<(String, String), PlcVariable> = HashMap::new();
+    let mut first: HashMap<(String, String), DeclaredVariable> = HashMap::new();
     let mut skipped = Vec::new();
     declarations.variables.retain(|variable| {
         let scope = variable.scope.as_deref().unwrap_or_default().to_lowercase();
@@ -32,7 +32,7 @@ pub(super) fn remove_repeated(declarations: &mut Declarations) -> Vec<SkippedVar
 
 /// Returns the numbers of variables whose names occur in several lists, or are reserved: their tags
 /// have the name of the list in front.
-pub(super) fn qualified_roots(variables: &[PlcVariable]) -> BTreeSet<usize> {
+pub(super) fn qualified_roots(variables: &[DeclaredVariable]) -> BTreeSet<usize> {
     let mut scopes: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (number, variable) in variables.iter().enumerate() {
         if variable.at.is_some() {

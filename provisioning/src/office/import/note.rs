@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::SourcePlace;
-use super::declaration::PlcVariable;
+use super::declaration::DeclaredVariable;
 use super::expand::ImportedTag;
 use crate::plc::{IecType, PlcFamily, PlcModel, ValueKind};
 
@@ -78,7 +78,7 @@ impl fmt::Display for NoteKind {
 /// Returns the notes on all tags, in the order of their declarations.
 pub(super) fn notes(
     tags: &[ImportedTag],
-    variables: &[PlcVariable],
+    variables: &[DeclaredVariable],
     model: PlcModel,
 ) -> Vec<ImportNote> {
     let is_aligned = model.family() == PlcFamily::MachineExpert;
@@ -92,7 +92,7 @@ pub(super) fn notes(
 /// Returns a note for each variable whose tags have the name of its list in front.
 fn qualified<'a>(
     tags: &'a [ImportedTag],
-    variables: &'a [PlcVariable],
+    variables: &'a [DeclaredVariable],
 ) -> impl Iterator<Item = ImportNote> + 'a {
     let mut last = None;
     tags.iter().filter_map(move |tag| {

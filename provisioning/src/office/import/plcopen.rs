@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use roxmltree::Node;
 
 use super::declaration::{
-    Declarations, DeclaredAccess, EnumerationBody, MemberDeclaration, PlcVariable, StructureBody,
-    TypeBody, TypeDefinition, TypeExpression,
+    Declarations, DeclaredAccess, DeclaredVariable, EnumerationBody, MemberDeclaration,
+    StructureBody, TypeBody, TypeDefinition, TypeExpression,
 };
 use super::expression::Expression;
 use super::source::{ImportFile, SourceText};
@@ -105,7 +105,7 @@ impl VariableLists {
                     continue;
                 }
             }
-            declarations.variables.push(PlcVariable {
+            declarations.variables.push(DeclaredVariable {
                 scope: scope.map(ToOwned::to_owned),
                 name: name.to_owned(),
                 at,

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use roxmltree::Node;
 
-use super::declaration::{Declarations, DeclaredAccess, PlcVariable, TypeExpression, tidy_comment};
+use super::declaration::{
+    Declarations, DeclaredAccess, DeclaredVariable, TypeExpression, tidy_comment,
+};
 use super::source::SourceText;
 use super::xml;
 use crate::plc::IecType;
@@ -20,7 +22,7 @@ pub(super) fn read(root: Node<'_, '_>, source: &SourceText, declarations: &mut D
         if !at.starts_with('%') || !seen.insert((at.clone(), symbol.to_lowercase())) {
             continue;
         }
-        declarations.variables.push(PlcVariable {
+        declarations.variables.push(DeclaredVariable {
             scope: None,
             declared: type_at(&at),
             at: Some(at),

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use roxmltree::Node;
 
 use super::declaration::{
-    Declarations, DeclaredAccess, EnumerationBody, MemberDeclaration, PlcVariable, StructureBody,
-    TypeBody, TypeDefinition, TypeExpression,
+    Declarations, DeclaredAccess, DeclaredVariable, EnumerationBody, MemberDeclaration,
+    StructureBody, TypeBody, TypeDefinition, TypeExpression,
 };
 use super::expression::Expression;
 use super::source::SourceText;
@@ -63,7 +63,7 @@ fn read_node<'a>(
         && (at.is_some() || !has_nodes)
     {
         let scope = (!path.is_empty()).then(|| path.join("."));
-        declarations.variables.push(PlcVariable {
+        declarations.variables.push(DeclaredVariable {
             scope,
             name: name.to_owned(),
             at: at.filter(|at| !at.is_empty()),

@@ -5,7 +5,7 @@ use std::ops::Range;
 use csv::{ReaderBuilder, StringRecord};
 
 use super::declaration::{
-    Declarations, DeclaredAccess, PlcVariable, TypeExpression, Unreadable, tidy_comment,
+    Declarations, DeclaredAccess, DeclaredVariable, TypeExpression, Unreadable, tidy_comment,
 };
 use super::skip::SkipReason;
 use super::source::SourceText;
@@ -134,7 +134,7 @@ fn read_row(
         declarations.unreadable.push(Unreadable { variable: name, reason, place });
         return;
     };
-    declarations.variables.push(PlcVariable {
+    declarations.variables.push(DeclaredVariable {
         scope: None,
         name,
         at: cell(Some(columns.address)).map(ToOwned::to_owned),

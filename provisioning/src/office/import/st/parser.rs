@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::token::Token;
 use super::types::{SyntaxError, TypeParser, is_end_keyword};
 use crate::office::import::declaration::{
-    Declarations, DeclaredAccess, PlcVariable, StructureBody, TypeBody, TypeDefinition,
+    Declarations, DeclaredAccess, DeclaredVariable, StructureBody, TypeBody, TypeDefinition,
     TypeExpression, Unreadable,
 };
 use crate::office::import::skip::SkipReason;
@@ -163,7 +163,7 @@ impl<'a> Parser<'a> {
         };
         if is_wanted {
             let place = self.source.place(start);
-            let variable = |name| PlcVariable {
+            let variable = |name| DeclaredVariable {
                 scope: self.scope.clone(),
                 name,
                 at: at.clone(),
