@@ -2,6 +2,7 @@
 //! itself, and no message is lost.
 #![expect(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "test code may stop on the spot, and certificates end on a date"
 )]

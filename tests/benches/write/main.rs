@@ -7,6 +7,7 @@
 #![expect(
     dead_code,
     clippy::expect_used,
+    clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::indexing_slicing,
