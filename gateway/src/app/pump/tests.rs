@@ -254,12 +254,7 @@ async fn a_loss_is_announced_in_a_session_of_any_length() {
                 break;
             }
         }
-        let reason = DisconnectReason::Unavailable;
-        let detail =
-            crate::model::Detail { code: String::new(), arguments: serde_json::Map::new() };
-        let sentence = crate::model::Sentence { text: String::new(), detail };
-        let retry_in = Duration::ZERO;
-        broker.send(mqtt::MqttEvent::Disconnected { reason, sentence, retry_in }).await.unwrap();
+        broker.send(disconnected(DisconnectReason::Unavailable)).await.unwrap();
         broker.send(connected(2)).await.unwrap();
         let end = tokio::time::Instant::now() + TICK_INTERVAL / 10;
         let mut topics = Vec::new();
@@ -272,6 +267,39 @@ async fn a_loss_is_announced_in_a_session_of_any_length() {
     };
     let (_, topics) = tokio::join!(pump.run(from_plcs, from_broker, GRACE), answering);
     assert!(topics.iter().any(|topic| topic.ends_with("/event")), "{topics:?}");
+}
+
+/// The broker said why it ended the session before the present one.
+#[tokio::test(start_paused = true)]
+async fn a_second_client_with_the_same_id_is_named_while_the_gateway_is_connected() {
+    let (plcs, from_plcs) = mpsc::channel(1);
+    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
+    let (outbox, _outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+    let pump = Pump::new(
+        &testing::config(1),
+        "hash",
+        &metrics(),
+        health_inputs(),
+        (no_storage(), outbox),
+        command_inputs(),
+    );
+    let status = pump.status();
+    let code = || status.borrow().broker.refusal_detail.as_ref().map(|detail| detail.code.clone());
+    let events = async {
+        broker.send(connected(1)).await.unwrap();
+        broker.send(disconnected(DisconnectReason::TakenOver)).await.unwrap();
+        broker.send(connected(2)).await.unwrap();
+        tokio::time::sleep(TICK_INTERVAL).await;
+        assert_eq!(code().as_deref(), Some("client_id_shared"));
+        drop((plcs, broker));
+    };
+    tokio::join!(pump.run(from_plcs, from_broker, GRACE), events);
+}
+
+fn disconnected(reason: DisconnectReason) -> mqtt::MqttEvent {
+    let detail = crate::model::Detail { code: String::new(), arguments: serde_json::Map::new() };
+    let sentence = crate::model::Sentence { text: String::new(), detail };
+    mqtt::MqttEvent::Disconnected { reason, sentence, retry_in: Duration::ZERO }
 }
 
 /// Returns the event of a session of version 5.
