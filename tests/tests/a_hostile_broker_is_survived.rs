@@ -98,7 +98,8 @@ fn the_packet_limit_of_the_broker_is_respected() {
 fn two_gateways_with_one_client_id_are_both_told_what_to_check() {
     let (plc, broker) = (plc(), Mosquitto::start());
     let start = || Gateway::start_ready(config(broker.url(), &plc));
-    for gateway in [start(), start()] {
+    let gateways = [start(), start()];
+    for gateway in &gateways {
         let line = gateway.log().wait_for_line("no other client uses", RECOVERY_TIMEOUT);
         assert!(line.expect("it is reported").contains("the client id g"));
     }
