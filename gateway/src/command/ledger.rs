@@ -102,14 +102,14 @@ struct StoredReply {
     is_of_this_run: bool,
 }
 
-/// Bytes to append to the file.
+/// Lines for the file of the ledger.
 #[derive(Debug)]
 pub struct LedgerBatch {
     /// One or more lines.
     pub bytes: Vec<u8>,
     /// Whether they have to be durable before anything is written to a PLC.
     pub has_intents: bool,
-    /// Whether they are the whole file, and replace what is there.
+    /// Whether they are the whole new file, instead of lines to append.
     pub replaces_file: bool,
 }
 

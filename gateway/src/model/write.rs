@@ -47,7 +47,7 @@ pub struct TagImage {
     pub table: Table,
     /// First register or bit, zero-based as on the wire.
     pub first: u16,
-    /// What is there.
+    /// The registers or bits from there on.
     pub content: ImageContent,
 }
 

@@ -16,17 +16,8 @@ const GRACE: Duration = Duration::from_secs(5);
 #[tokio::test(start_paused = true)]
 async fn records_left_without_storage_are_counted_as_dropped_at_the_stop() {
     let metrics = metrics();
-    let (plcs, from_plcs) = mpsc::channel(1);
-    let (_broker, from_broker) = mpsc::channel(1);
-    let (outbox, _outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(
-        &testing::config(1),
-        "hash",
-        &metrics,
-        health_inputs(),
-        (no_storage(), outbox),
-        command_inputs(),
-    );
+    let TestPump { pump, plcs, from_plcs, broker: _broker, from_broker, outgoing: _outgoing } =
+        TestPump::new(&testing::config(1), &metrics);
 
     plcs.send(cycle(false)).await.unwrap();
     drop(plcs);
@@ -41,17 +32,8 @@ async fn records_left_without_storage_are_counted_as_dropped_at_the_stop() {
 #[tokio::test(start_paused = true)]
 async fn records_are_delivered_during_the_drain_before_the_offline_status() {
     let metrics = metrics();
-    let (plcs, from_plcs) = mpsc::channel(1);
-    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
-    let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(
-        &testing::config(1),
-        "hash",
-        &metrics,
-        health_inputs(),
-        (no_storage(), outbox),
-        command_inputs(),
-    );
+    let TestPump { pump, plcs, from_plcs, broker, from_broker, mut outgoing } =
+        TestPump::new(&testing::config(1), &metrics);
     let answering = async move {
         broker.send(connected(1)).await.unwrap();
         let mut last = Vec::new();
@@ -77,17 +59,8 @@ async fn records_are_delivered_during_the_drain_before_the_offline_status() {
 async fn messages_with_will(will: Option<provisioning::config::Will>) -> Vec<(String, bool)> {
     let mut config = testing::config(1);
     config.mqtt.will = will;
-    let (plcs, from_plcs) = mpsc::channel(1);
-    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
-    let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(
-        &config,
-        "hash",
-        &metrics(),
-        health_inputs(),
-        (no_storage(), outbox),
-        command_inputs(),
-    );
+    let TestPump { pump, plcs, from_plcs, broker, from_broker, mut outgoing } =
+        TestPump::new(&config, &metrics());
     let answering = async move {
         broker.send(connected(1)).await.unwrap();
         let mut messages = Vec::new();
@@ -133,17 +106,8 @@ async fn only_a_status_that_the_will_replaces_is_retained() {
 #[tokio::test(start_paused = true)]
 async fn a_stopped_program_shows_in_values_event_and_status() {
     let metrics = metrics();
-    let (plcs, from_plcs) = mpsc::channel(4);
-    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
-    let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(
-        &testing::config(1),
-        "hash",
-        &metrics,
-        health_inputs(),
-        (no_storage(), outbox),
-        command_inputs(),
-    );
+    let TestPump { pump, plcs, from_plcs, broker, from_broker, mut outgoing } =
+        TestPump::new(&testing::config(1), &metrics);
     let status = pump.status();
     let answering = async move {
         broker.send(connected(1)).await.unwrap();
@@ -186,11 +150,8 @@ async fn the_page_of_tag_values_is_written_family_by_family_in_short_pieces() {
     const PLCS: u16 = 200;
     let config = testing::config(PLCS.into());
     let metrics = Metrics::new(&config, "hash").unwrap();
-    let (plcs, from_plcs) = mpsc::channel(PLCS.into());
-    let (_broker, from_broker) = mpsc::channel(1);
-    let (outbox, _outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let ends = (no_storage(), outbox);
-    let mut pump = Pump::new(&config, "hash", &metrics, health_inputs(), ends, command_inputs());
+    let TestPump { mut pump, plcs, from_plcs, broker: _broker, from_broker, outgoing: _outgoing } =
+        TestPump::new(&config, &metrics);
     let page = pump.tag_page();
     // The last PLC has not been read yet.
     for plc in 0..PLCS - 1 {
@@ -229,17 +190,8 @@ async fn the_page_of_tag_values_is_written_family_by_family_in_short_pieces() {
 #[tokio::test(start_paused = true)]
 async fn a_loss_is_announced_in_a_session_of_any_length() {
     let metrics = metrics();
-    let (plcs, from_plcs) = mpsc::channel(1);
-    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
-    let (outbox, mut outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(
-        &testing::config(1),
-        "hash",
-        &metrics,
-        health_inputs(),
-        (no_storage(), outbox),
-        command_inputs(),
-    );
+    let TestPump { pump, plcs, from_plcs, broker, from_broker, mut outgoing } =
+        TestPump::new(&testing::config(1), &metrics);
     let answering = async move {
         broker.send(connected(1)).await.unwrap();
         plcs.send(cycle(false)).await.unwrap();
@@ -272,17 +224,8 @@ async fn a_loss_is_announced_in_a_session_of_any_length() {
 /// The broker said why it ended the session before the present one.
 #[tokio::test(start_paused = true)]
 async fn a_second_client_with_the_same_id_is_named_while_the_gateway_is_connected() {
-    let (plcs, from_plcs) = mpsc::channel(1);
-    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
-    let (outbox, _outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(
-        &testing::config(1),
-        "hash",
-        &metrics(),
-        health_inputs(),
-        (no_storage(), outbox),
-        command_inputs(),
-    );
+    let TestPump { pump, plcs, from_plcs, broker, from_broker, outgoing: _outgoing } =
+        TestPump::new(&testing::config(1), &metrics());
     let status = pump.status();
     let code = || status.borrow().broker.refusal_detail.as_ref().map(|detail| detail.code.clone());
     let events = async {
@@ -300,6 +243,37 @@ fn disconnected(reason: DisconnectReason) -> mqtt::MqttEvent {
     let detail = crate::model::Detail { code: String::new(), arguments: serde_json::Map::new() };
     let sentence = crate::model::Sentence { text: String::new(), detail };
     mqtt::MqttEvent::Disconnected { reason, sentence, retry_in: Duration::ZERO }
+}
+
+/// A pump, and the other ends of its channels.
+struct TestPump {
+    pump: Pump,
+    plcs: mpsc::Sender<plc::PlcEvent>,
+    from_plcs: mpsc::Receiver<plc::PlcEvent>,
+    broker: mpsc::Sender<mqtt::MqttEvent>,
+    from_broker: mpsc::Receiver<mqtt::MqttEvent>,
+    outgoing: mpsc::Receiver<MqttRequest>,
+}
+
+impl TestPump {
+    /// Without storage: the queue is lost with the process.
+    fn new(config: &Config, metrics: &Metrics) -> Self {
+        Self::with(config, metrics, health_inputs(), no_storage())
+    }
+
+    fn with(
+        config: &Config,
+        metrics: &Metrics,
+        inputs: HealthInputs,
+        storage: QueueStorage,
+    ) -> Self {
+        let (plcs, from_plcs) = mpsc::channel(64);
+        let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
+        let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
+        let ends = (storage, outbox);
+        let pump = Pump::new(config, "hash", metrics, inputs, ends, command_inputs());
+        Self { pump, plcs, from_plcs, broker, from_broker, outgoing }
+    }
 }
 
 /// Returns the event of a session of version 5.

@@ -170,17 +170,8 @@ async fn deliver(behaviour: Behaviour, order: QueueOrder) -> (u64, u64, u64) {
     let mut config: Config = testing::config(usize::from(PLCS));
     config.queue.order = order;
     let metrics = Metrics::new(&config, "hash").unwrap();
-    let (plcs, from_plcs) = mpsc::channel(64);
-    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
-    let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(
-        &config,
-        "hash",
-        &metrics,
-        health_inputs(),
-        (no_storage(), outbox),
-        command_inputs(),
-    );
+    let TestPump { pump, plcs, from_plcs, broker, from_broker, outgoing } =
+        TestPump::new(&config, &metrics);
     let queue = metrics.queue.clone();
     let producing = async move {
         for reading in 1..=READINGS {
@@ -266,17 +257,8 @@ async fn deliver_short_ones(order: QueueOrder) -> (u64, u64, u64) {
     config.queue.order = order;
     config.plcs[2].machine = "x".repeat(200);
     let metrics = Metrics::new(&config, "hash").unwrap();
-    let (plcs, from_plcs) = mpsc::channel(64);
-    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
-    let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(
-        &config,
-        "hash",
-        &metrics,
-        health_inputs(),
-        (no_storage(), outbox),
-        command_inputs(),
-    );
+    let TestPump { pump, plcs, from_plcs, broker, from_broker, outgoing } =
+        TestPump::new(&config, &metrics);
     let queue = metrics.queue.clone();
     let producing = async move {
         let end = tokio::time::Instant::now() + PATIENCE;

@@ -165,17 +165,8 @@ fn started(
     inputs: HealthInputs,
     storage: QueueStorage,
 ) -> (Plcs, BrokerEvents, SentToBroker, impl Future<Output = ()>) {
-    let (plcs, from_plcs) = mpsc::channel(4);
-    let (broker, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
-    let (outbox, outgoing) = mpsc::channel(mqtt::MAX_INFLIGHT);
-    let pump = Pump::new(
-        &testing::config(1),
-        "hash",
-        &metrics(),
-        inputs,
-        (storage, outbox),
-        command_inputs(),
-    );
+    let TestPump { pump, plcs, from_plcs, broker, from_broker, outgoing } =
+        TestPump::with(&testing::config(1), &metrics(), inputs, storage);
     (plcs, broker, outgoing, pump.run(from_plcs, from_broker, GRACE))
 }
 
