@@ -102,7 +102,7 @@ pub enum MessageFault {
     NotAnObject,
     /// The full form has a member that means nothing.
     UnknownMember(String),
-    /// A member of the full form has a wrong type.
+    /// A member of the full form has a wrong type, or a value that it cannot have.
     WrongMember(&'static str),
     /// There is nothing to write.
     Empty,
@@ -216,7 +216,10 @@ impl fmt::Display for MessageFault {
             ),
             Self::WrongMember(member) => f.write_str(match *member {
                 "id" => "`id` must be a text of 1 to 128 characters, or a whole number",
-                "by" => "`by` must be a text of at most 128 characters",
+                "by" => {
+                    "`by` must be a text of at most 128 characters, and neither \"local\" nor \
+                     \"acknowledge\": these names stand for the gateway itself"
+                }
                 "expires" => {
                     "`expires` must be a date with a time zone, like \"2026-12-01T10:00:00Z\", or \
                      milliseconds since 1970"

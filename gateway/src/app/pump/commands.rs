@@ -18,7 +18,7 @@ use crate::clock::{self, ClockAssessment};
 use crate::codec::json::FormattedValue;
 use crate::command::{
     CommandDesk, CommandEffect, CommandReply, CommandState, CommandTime, IncomingCommand,
-    WriteOrder,
+    LOCAL_SENDER, WriteOrder,
 };
 use crate::metrics::{CommandOutcome, PlcMetrics};
 use crate::model::{Message, ReplyTo, ReplyToError, TrustLevel, WriteReport};
@@ -34,8 +34,6 @@ const COMMANDS: &str = "gateway::commands";
 const LOCAL_EXPIRY: Duration = Duration::from_secs(5);
 /// Most sentences about writes in the status.
 const MAX_SENTENCES: usize = 5;
-/// Who sends the commands of the status socket.
-const LOCAL_SENDER: &str = "local";
 
 /// A command from the status socket.
 #[derive(Debug)]
