@@ -295,9 +295,9 @@ impl CommandDesk {
         }
     }
 
-    /// Records that the PLC task does not take an order any more.
-    pub fn on_order_refused(&mut self, number: u64, time: CommandTime) {
-        self.fail(number, CommandReason::Stopping, time);
+    /// Records that the PLC task does not take an order, for this reason.
+    pub fn on_order_refused(&mut self, number: u64, reason: CommandReason, time: CommandTime) {
+        self.fail(number, reason, time);
     }
 
     /// Ends a command that was not carried out.

@@ -17,8 +17,8 @@ use super::{Pump, now, pipeline};
 use crate::clock::{self, ClockAssessment};
 use crate::codec::json::FormattedValue;
 use crate::command::{
-    CommandDesk, CommandEffect, CommandReply, CommandState, CommandTime, IncomingCommand,
-    LOCAL_SENDER, WriteOrder,
+    CommandDesk, CommandEffect, CommandReason, CommandReply, CommandState, CommandTime,
+    IncomingCommand, LOCAL_SENDER, WriteOrder,
 };
 use crate::metrics::{CommandOutcome, PlcMetrics};
 use crate::model::{Message, ReplyTo, ReplyToError, TrustLevel, WriteReport};
@@ -259,9 +259,11 @@ impl Commands {
         let sent = channel.map(|orders| orders.try_send(order));
         match sent {
             Some(Ok(())) => {}
-            Some(Err(TrySendError::Full(_) | TrySendError::Closed(_))) | None => {
-                let time = self.time();
-                self.desk.on_order_refused(number, time);
+            Some(Err(TrySendError::Full(_))) => {
+                self.desk.on_order_refused(number, CommandReason::TooManyWaiting, self.time());
+            }
+            Some(Err(TrySendError::Closed(_))) | None => {
+                self.desk.on_order_refused(number, CommandReason::Stopping, self.time());
             }
         }
     }
