@@ -5,7 +5,7 @@ use std::fmt;
 use provisioning::config::WriteRate;
 
 use super::CommandState;
-use super::{MAX_COMMAND_BYTES, MAX_IDS, MAX_TAGS, MAX_TEXT_CHARS, MAX_WAITING};
+use super::{MAX_ALL_IDS, MAX_COMMAND_BYTES, MAX_IDS, MAX_TAGS, MAX_TEXT_CHARS, MAX_WAITING};
 use crate::codec::EncodeError;
 use crate::model::Sentence;
 
@@ -57,7 +57,7 @@ pub enum CommandReason {
     },
     /// [`MAX_WAITING`] commands wait for this PLC.
     TooManyWaiting,
-    /// [`MAX_IDS`] ids of this PLC are kept.
+    /// [`MAX_IDS`] ids of this PLC are kept, or [`MAX_ALL_IDS`] of all PLCs.
     TooManyIds,
     /// The broker had retained the message.
     Retained,
@@ -170,8 +170,8 @@ impl fmt::Display for CommandReason {
             ),
             Self::TooManyIds => write!(
                 f,
-                "too many: {MAX_IDS} ids of this PLC are kept for 7 days each; send commands that \
-                 may be repeated without an id"
+                "too many: ids are kept for 7 days, at most {MAX_IDS} of a PLC and {MAX_ALL_IDS} of \
+                 all; send commands that may be repeated without an id"
             ),
             Self::Retained => f.write_str(
                 "the broker had retained the command, so it may be old; publish without RETAIN",
