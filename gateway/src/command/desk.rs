@@ -77,6 +77,8 @@ struct PendingCommand {
     asker: Option<u64>,
     id: Option<CommandId>,
     by: Option<String>,
+    /// What a command of an earlier run names: the event that said so may be lost with that run.
+    interrupted: Option<Map<String, Value>>,
     order: WriteOrder,
 }
 
@@ -148,7 +150,8 @@ impl CommandDesk {
             let content =
                 ReplyContent { reason: Some(CommandReason::Interrupted), ..Default::default() };
             let reply = CommandReply::new(id.as_ref(), content, time.wall);
-            let body = trail::outcome_event(&intent.plc, intent.by.as_deref(), &reply);
+            let (by, write) = (intent.by.as_deref(), Some(&intent.write));
+            let body = trail::outcome_event(&intent.plc, by, write, &reply);
             self.effects.push_back(CommandEffect::Audit { body });
             self.ledger.end(intent.number, &reply, time.now);
             return;
@@ -162,8 +165,10 @@ impl CommandDesk {
             program: None,
             not_after: None,
         };
-        let pending = PendingCommand { asker: None, id, by: intent.by, order: order.clone() };
-        self.pending.insert(intent.number, pending);
+        let Intent { by, write, .. } = intent;
+        let interrupted = Some(write);
+        let pending = PendingCommand { asker: None, id, by, interrupted, order: order.clone() };
+        self.pending.insert(order.number, pending);
         self.effects.push_back(CommandEffect::Order(order));
     }
 
@@ -255,7 +260,8 @@ impl CommandDesk {
         };
         self.unrecorded.push(order.number);
         self.ledger.begin(intent, time.now);
-        let pending = PendingCommand { asker: Some(incoming.asker), id, by, order };
+        let asker = Some(incoming.asker);
+        let pending = PendingCommand { asker, id, by, interrupted: None, order };
         self.pending.insert(pending.order.number, pending);
     }
 
@@ -341,7 +347,8 @@ impl CommandDesk {
         let plc = self.plcs.get(usize::from(pending.order.plc));
         let name = plc.map(|plc| plc.name.clone()).unwrap_or_default();
         self.ledger.end(pending.order.number, &reply, now);
-        let body = trail::outcome_event(&name, pending.by.as_deref(), &reply);
+        let (by, write) = (pending.by.as_deref(), pending.interrupted.as_ref());
+        let body = trail::outcome_event(&name, by, write, &reply);
         self.effects.push_back(CommandEffect::Audit { body });
         self.reply(pending, reply);
     }
