@@ -208,9 +208,13 @@ impl Commands {
         self.backlog.on_connected(session_present, now());
     }
 
+    /// Records a sign of the broker.
+    pub(super) fn on_heard(&mut self) {
+        self.backlog.on_heard(now());
+    }
+
     /// Records that the session ended: what is not acknowledged is sent again by the broker.
     pub(super) fn on_disconnected(&mut self) {
-        self.backlog.on_disconnected(now());
         self.acknowledgements.clear();
     }
 
