@@ -373,6 +373,17 @@ impl CommandDesk {
         }
     }
 
+    /// Takes over which programs the PLCs have from a desk that could record nothing.
+    pub fn take_over_programs(&mut self, old: &Self) {
+        for (index, plc) in (0..).zip(&old.plcs) {
+            let Some(program) = plc.program else { continue };
+            // The accepted one first: what replaced it meanwhile must not become the accepted one.
+            for signature in plc.wanted_program.into_iter().chain([program]) {
+                self.on_program(index, signature);
+            }
+        }
+    }
+
     /// Returns the program of a writable PLC that is not the one with which it may be written to.
     #[must_use]
     pub fn other_program(&self, plc: u16) -> Option<ProgramSignature> {

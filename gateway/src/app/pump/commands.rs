@@ -238,9 +238,11 @@ impl Commands {
         match self.ledger.on_event(event) {
             LedgerOutcome::Stored => self.desk.on_batch_stored(time),
             LedgerOutcome::Failed => self.desk.on_batch_failed(time),
-            // Nothing was accepted meanwhile, so nothing is lost with the old desk.
+            // Nothing was recorded meanwhile, so no command is lost with the old desk.
             LedgerOutcome::Opened(content) => {
-                self.desk = CommandDesk::new(&self.plcs, &self.config_hash, &content, time);
+                let desk = CommandDesk::new(&self.plcs, &self.config_hash, &content, time);
+                let old = std::mem::replace(&mut self.desk, desk);
+                self.desk.take_over_programs(&old);
             }
             LedgerOutcome::StillUnusable => {}
         }
@@ -249,7 +251,7 @@ impl Commands {
     /// Starts to write what has to be recorded, one batch at a time.
     fn store_batch(&mut self) {
         let time = self.time();
-        if !self.ledger.is_busy()
+        if !self.ledger.has_file_out()
             && let Some(batch) = self.desk.take_batch(time.now)
             && !self.ledger.store(batch, time.now)
         {

@@ -7,7 +7,9 @@ use provisioning::config::{Plc, Qos, WriteRule};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::{ImageReport, ImageState, WriteOrder, WriteOutcome, WriteReport};
+use crate::model::{
+    ImageReport, ImageState, ProgramSignature, WriteOrder, WriteOutcome, WriteReport,
+};
 use crate::mqtt::{DeliveryTag, IncomingMessage};
 
 /// A pump with one PLC, and the other ends of its channels.
@@ -230,4 +232,42 @@ async fn a_command_that_waited_while_the_path_was_dead_is_old() {
         assert_eq!(reason.contains("may be old"), is_old, "{qos:?}: {message}");
         assert_eq!(message["step"] == "intent", !is_old, "{qos:?}: {message}");
     }
+}
+
+/// The directory of the ledger could not be used at the start, and can be a while later.
+#[tokio::test(start_paused = true)]
+async fn a_command_that_arrives_while_the_ledger_is_opened_gets_its_reply() {
+    let dir = temporary_dir();
+    fs::write(&dir, "no directory").unwrap();
+    let metrics = metrics();
+    let TestPump { mut pump, mut outgoing, .. } =
+        TestPump::new(&writable_config(dir.clone()), &metrics);
+    let running = |signature| {
+        let (state, signature) = (plc::ProgramState::Running, Some(signature));
+        let program = Some(plc::ProgramStatus { state, last_stop: None, signature });
+        plc::PlcState::Connected { identity: None, program }
+    };
+    pump.commands.on_plc_state(0, &running(ProgramSignature([1, 2, 3, 4])));
+    pump.advance_commands();
+    fs::remove_file(&dir).unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    pump.commands.on_tick();
+    assert!(pump.commands.is_recording(), "a job opens the file");
+
+    let mut is_acknowledged = |pump: &mut Pump, delivery| {
+        pump.on_message(&command(r#"{"temperature":7}"#, delivery));
+        pump.advance_commands();
+        let tag = DeliveryTag::unknown(delivery);
+        matches!(outgoing.try_recv(), Ok(MqttRequest::Acknowledge(acked)) if acked == tag)
+    };
+    let has_count = |line: &str| metrics.render().unwrap().contains(line);
+    assert!(is_acknowledged(&mut pump, 1));
+    assert!(has_count("edge_writes_total{outcome=\"failed\",plc=\"plc0\"} 1"));
+    let opened = pump.commands.next_event().await.unwrap();
+    pump.on_command_event(opened);
+    // The program that was seen before is the accepted one.
+    pump.commands.on_plc_state(0, &running(ProgramSignature([5, 6, 7, 8])));
+    assert!(is_acknowledged(&mut pump, 2));
+    assert!(has_count("edge_writes_total{outcome=\"rejected\",plc=\"plc0\"} 1"));
+    fs::remove_dir_all(&dir).unwrap();
 }
