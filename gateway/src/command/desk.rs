@@ -63,6 +63,9 @@ pub enum CommandEffect {
         asker: Option<u64>,
         /// The reply.
         reply: CommandReply,
+        /// Whether the command was recorded. If not, it was refused, and nothing limits how fast
+        /// such commands come.
+        is_recorded: bool,
     },
     /// An event of the audit trail.
     Audit {
@@ -186,7 +189,7 @@ impl CommandDesk {
             Err(reply) => reply,
         };
         self.effects.push_back(CommandEffect::Settled { asker });
-        self.effects.push_back(CommandEffect::Reply { plc, asker: Some(asker), reply });
+        self.push_reply(plc, Some(asker), reply, false);
     }
 
     /// Accepts a command, or returns the reply that refuses it.
@@ -321,7 +324,7 @@ impl CommandDesk {
         }
         self.ledger.withdraw(number, &reply, time.now);
         self.effects.extend(pending.asker.map(|asker| CommandEffect::Settled { asker }));
-        self.reply(&pending, reply);
+        self.push_reply(pending.order.plc, pending.asker, reply, false);
     }
 
     /// Records what became of an order.
@@ -350,12 +353,11 @@ impl CommandDesk {
         let (by, write) = (pending.by.as_deref(), pending.interrupted.as_ref());
         let body = trail::outcome_event(&name, by, write, &reply);
         self.effects.push_back(CommandEffect::Audit { body });
-        self.reply(pending, reply);
+        self.push_reply(pending.order.plc, pending.asker, reply, true);
     }
 
-    fn reply(&mut self, pending: &PendingCommand, reply: CommandReply) {
-        let (plc, asker) = (pending.order.plc, pending.asker);
-        self.effects.push_back(CommandEffect::Reply { plc, asker, reply });
+    fn push_reply(&mut self, plc: u16, asker: Option<u64>, reply: CommandReply, is_recorded: bool) {
+        self.effects.push_back(CommandEffect::Reply { plc, asker, reply, is_recorded });
     }
 
     /// Records which program a PLC has. The first one that is seen with a configuration is the only

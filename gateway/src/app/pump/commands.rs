@@ -25,6 +25,7 @@ use crate::model::{Message, ReplyTo, ReplyToError, TrustLevel, WriteReport};
 use crate::mqtt::{DeliveryTag, IncomingMessage, MqttRequest};
 use crate::plc::PlcState;
 use crate::queue::Entry;
+use crate::schedule::RateBudget;
 use crate::status::WriteSentence;
 
 /// Target of the lines about commands: the log's limit counts them apart.
@@ -32,6 +33,9 @@ const COMMANDS: &str = "gateway::commands";
 /// A command of the status socket that was not sent to the PLC within this time is not sent: the
 /// reply has to arrive before the connection times out.
 const LOCAL_EXPIRY: Duration = Duration::from_secs(5);
+/// Most replies to refused commands in a second that go to `reply/{plc}`: a flood of commands must
+/// not evict values from the queue.
+const MAX_REFUSALS: usize = 20;
 /// Most sentences about writes in the status.
 const MAX_SENTENCES: usize = 5;
 
@@ -96,6 +100,8 @@ pub(super) struct Commands {
     exposed_broker: Option<String>,
     /// Acknowledgements for which the outbox has no room yet.
     acknowledgements: VecDeque<DeliveryTag>,
+    /// For the replies to refused commands.
+    refusals: RateBudget,
 }
 
 impl Commands {
@@ -126,6 +132,7 @@ impl Commands {
             failures: BTreeMap::new(),
             exposed_broker: exposed.map(|broker| broker.address.to_string()),
             acknowledgements: VecDeque::new(),
+            refusals: RateBudget::per_second(MAX_REFUSALS),
         }
     }
 
@@ -352,7 +359,9 @@ impl Pump {
                         self.commands.acknowledgements.extend(*delivery);
                     }
                 }
-                CommandEffect::Reply { plc, asker, reply } => self.send_reply(plc, asker, reply),
+                CommandEffect::Reply { plc, asker, reply, is_recorded } => {
+                    self.send_reply(plc, asker, reply, is_recorded);
+                }
                 CommandEffect::Audit { body } => self.push_event(body),
             }
         }
@@ -364,7 +373,13 @@ impl Pump {
         }
     }
 
-    fn send_reply(&mut self, plc: u16, asker: Option<u64>, mut reply: CommandReply) {
+    fn send_reply(
+        &mut self,
+        plc: u16,
+        asker: Option<u64>,
+        mut reply: CommandReply,
+        is_recorded: bool,
+    ) {
         let state = reply.state;
         let asker = asker.and_then(|asker| self.commands.askers.remove(&asker));
         let reason = reply.body.get("reason").and_then(|reason| reason.as_str());
@@ -389,6 +404,9 @@ impl Pump {
                 reply.body.insert("response_topic".to_owned(), error.to_string().into());
             }
             Some(Asker::Broker { reply_to: None, .. }) | None => {}
+        }
+        if !is_recorded && self.commands.refusals.take(now()).is_err() {
+            return;
         }
         let Some(name) = topic.and_then(|topic| self.queue.topic(topic)).cloned() else { return };
         let entry = Entry::Message(Message { topic: name, body: reply.body });

@@ -39,7 +39,8 @@ impl BacklogWatch {
 
     /// Records that a command arrived. Returns whether it may have waited at the broker.
     pub(super) fn on_message(&mut self, now: Instant) -> bool {
-        self.last_arrival = self.last_arrival.filter(|last| now < *last + QUIET_TIME).and(Some(now));
+        self.last_arrival =
+            self.last_arrival.filter(|last| now < *last + QUIET_TIME).and(Some(now));
         self.last_arrival.is_some()
     }
 }

@@ -271,3 +271,29 @@ async fn a_command_that_arrives_while_the_ledger_is_opened_gets_its_reply() {
     assert!(has_count("edge_writes_total{outcome=\"rejected\",plc=\"plc0\"} 1"));
     fs::remove_dir_all(&dir).unwrap();
 }
+
+/// Nothing is acknowledged: the line of the gateway is slower than what it refuses.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_refused_commands_evicts_no_values() {
+    let metrics = metrics();
+    let TestPump { mut pump, outgoing: _outgoing, .. } =
+        TestPump::new(&writable_config("/dev/null/state".into()), &metrics);
+    for value in 0..100 {
+        pump.on_plc_event(cycle_of(0, value));
+    }
+
+    for number in 0..10_000 {
+        // One is malformed, one cannot be recorded.
+        for payload in ["{", r#"{"temperature":7}"#] {
+            pump.on_message(&command(payload, number));
+            pump.advance_commands();
+        }
+    }
+
+    assert_eq!(metrics.queue.dropped(), 0);
+    let text = metrics.render().unwrap();
+    for outcome in ["rejected", "failed"] {
+        let line = format!("edge_writes_total{{outcome=\"{outcome}\",plc=\"plc0\"}} 10000\n");
+        assert!(text.contains(&line), "{text}");
+    }
+}
