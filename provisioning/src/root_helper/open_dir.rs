@@ -93,8 +93,8 @@ impl OpenDir {
             return Err(io::Error::new(ErrorKind::InvalidData, "it was replaced meanwhile"));
         }
         let owner = self.owner()?;
-        rustix::fs::fchown(&made.descriptor, Some(owner.user), Some(owner.group))?;
         rustix::fs::fchmod(&made.descriptor, Mode::from_raw_mode(0o750))?;
+        rustix::fs::fchown(&made.descriptor, Some(owner.user), Some(owner.group))?;
         Ok(made)
     }
 
