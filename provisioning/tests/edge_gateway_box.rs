@@ -187,7 +187,7 @@ fn a_helper_that_is_killed_leaves_one_network_and_ends_the_change_later() {
     fs::write(here.path("state/bundle/record"), CONFIRMED).unwrap();
     assert!(here.apply().0);
     let old = here.network();
-    here.set_network("192.168.9.2/24");
+    here.set_network("192.168.1.3/24");
     here.office(&["build"]);
     assert!(here.run(&["load", &bundle]).0);
     here.take("b", SECOND);
@@ -208,10 +208,10 @@ fn a_helper_that_is_killed_leaves_one_network_and_ends_the_change_later() {
         assert!(!here.apply().0);
 
         let found = here.network();
-        assert!(found == old || found.contains("Address=192.168.9.2/24"), "{found}");
+        assert!(found == old || found.contains("Address=192.168.1.3/24"), "{found}");
         fs::write(here.path("state/bundle/record"), SECOND).unwrap();
         let (is_done, told) = here.apply();
         assert!(is_done && told.contains("bundle: 2, on trial"), "{told}");
-        assert!(here.network().contains("Address=192.168.9.2/24"));
+        assert!(here.network().contains("Address=192.168.1.3/24"));
     }
 }

@@ -328,7 +328,7 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
     }
 
     /// Lets the services read their files, and records that they did. Returns what to say if one
-    /// did not.
+    /// did not, or has not started a connection.
     fn load(
         &mut self,
         record: &mut BoxRecord,
@@ -336,6 +336,7 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
         was_loaded: bool,
     ) -> Result<Option<NetworkOutcome>, HelperError> {
         let Some(network) = record.network else { return Ok(None) };
+        let mut not_started = None;
         for plan in plans {
             let is_due = plan.service == network.service && !network.is_loaded;
             if plan.changes.is_empty() && !is_due {
@@ -347,8 +348,13 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
             };
             let desired = plan.desired.iter().filter(|(name, _)| is_changed(name));
             let changed = desired.map(|(name, content)| (name.clone(), content.clone())).collect();
-            if let Err(error) = self.reloader.reload(plan.service, &changed) {
-                return Ok(Some(NetworkOutcome::NotLoaded { service: plan.service, error }));
+            let service = plan.service;
+            match self.reloader.reload(service, &changed) {
+                Ok(None) => {}
+                Ok(Some(error)) => {
+                    not_started = Some(NetworkOutcome::NotStarted { service, error });
+                }
+                Err(error) => return Ok(Some(NetworkOutcome::NotLoaded { service, error })),
             }
         }
         if !network.is_loaded {
@@ -356,7 +362,7 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
             record.network = Some(NetworkInUse { is_loaded: true, ..network });
             self.write_record(&before, record)?;
         }
-        Ok(None)
+        Ok(not_started)
     }
 
     fn write_record(&mut self, old: &BoxRecord, record: &BoxRecord) -> Result<(), HelperError> {

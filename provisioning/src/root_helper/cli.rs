@@ -221,10 +221,9 @@ fn stick(options: &StickOptions) -> Result<u8, HelperError> {
         }
         None => None,
     };
-    let path = match (&mounted, &options.dir) {
-        (Some((_, path)), _) | (None, Some(path)) => path,
-        (None, None) => return Ok(EXIT_NEGATIVE),
-    };
+    let mounted_at = mounted.as_ref().map(|(_, path)| path);
+    // The command line has either.
+    let Some(path) = mounted_at.or(options.dir.as_ref()) else { return Ok(EXIT_NEGATIVE) };
     let (report, enrolment) = serve_stick(options, path)?;
     report.lines.iter().for_each(|line| say(line));
     if let Some((mounted, _)) = &mounted {

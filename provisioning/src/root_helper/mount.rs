@@ -44,7 +44,7 @@ impl MountedStick {
     /// Makes the stick writable.
     pub(super) fn make_writable(&self) -> Result<(), HelperError> {
         let error = HelperError::io("write", "the stick");
-        mount_remount(&self.path, SAFE, &CString::default()).map_err(|errno| error(errno.into()))
+        mount_remount(&self.path, SAFE, CString::default()).map_err(|errno| error(errno.into()))
     }
 
     /// Unmounts the stick: everything is on it when this returns.

@@ -240,7 +240,11 @@ fn ensure_file(stat: &Stat) -> io::Result<()> {
         FileType::RegularFile => "it has a second name, a hard link",
         FileType::Symlink => "it is a symbolic link",
         FileType::Directory => "it is a directory",
-        _ => "it is a pipe, a device or a socket",
+        FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => "it is a pipe, a device or a socket",
     };
     Err(io::Error::new(ErrorKind::InvalidInput, problem))
 }

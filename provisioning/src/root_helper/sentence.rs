@@ -103,6 +103,13 @@ pub(super) enum NetworkOutcome {
         /// The service.
         service: NetworkService,
     },
+    /// The files are in use, and a connection has not started yet, as without its cable.
+    NotStarted {
+        /// The service.
+        service: NetworkService,
+        /// Why.
+        error: ReloadError,
+    },
     /// The files are installed, and the service did not read them. It is asked again next time.
     NotLoaded {
         /// The service.
@@ -133,6 +140,11 @@ impl fmt::Display for NetworkOutcome {
             Self::InUse { bundle, service } => {
                 write!(f, "of bundle {bundle}, by {service}")
             }
+            Self::NotStarted { service, error } => write!(
+                f,
+                "in use, but a connection has not started, and {service} tries on: {error}; check \
+                 its cable or SIM card"
+            ),
             Self::NotLoaded { service, error } => {
                 write!(f, "installed, but {service} has not read it: {error}")
             }

@@ -19,15 +19,16 @@ const MAX_WORDS: usize = 200;
 /// Makes a service read its files.
 pub(in crate::root_helper) trait NetworkReloader {
     /// Returns when the service has read its files. `changed` are those that have changed; a
-    /// connection of NetworkManager among them is started again.
+    /// connection of NetworkManager among them is started again. Returns why the first of them did
+    /// not start, as without its cable; the service starts it when it can.
     ///
     /// # Errors
-    /// When the service does not do it.
+    /// When the service does not read its files.
     fn reload(
         &mut self,
         service: NetworkService,
         changed: &NetworkFiles,
-    ) -> Result<(), ReloadError>;
+    ) -> Result<Option<ReloadError>, ReloadError>;
 }
 
 /// A service has not read its files.
@@ -64,24 +65,28 @@ impl NetworkReloader for SystemReloader {
         &mut self,
         service: NetworkService,
         changed: &NetworkFiles,
-    ) -> Result<(), ReloadError> {
+    ) -> Result<Option<ReloadError>, ReloadError> {
         if !is_running(&self.root, service) {
-            return Ok(());
+            return Ok(None);
         }
         match service {
-            NetworkService::Networkd => run(Path::new("networkctl"), &["reload"]),
+            NetworkService::Networkd => {
+                run(Path::new("networkctl"), &["reload"])?;
+                Ok(None)
+            }
             NetworkService::NetworkManager => {
                 let nmcli = Path::new("nmcli");
                 run(nmcli, &["connection", "reload"])?;
-                // One that fails must not keep the others down; all of them may need their cable.
-                let mut result = Ok(());
+                let mut not_started = None;
                 for content in changed.values() {
                     if let Some((kind, name)) = connection_name(content) {
                         let up = ["--wait", ACTIVATION_SECONDS, "connection", "up", kind, &name];
-                        result = result.and(run(nmcli, &up));
+                        // The others are started all the same.
+                        let started = run(nmcli, &up);
+                        not_started = not_started.or(started.err());
                     }
                 }
-                result
+                Ok(not_started)
             }
         }
     }
@@ -95,8 +100,13 @@ pub(in crate::root_helper) struct CommandReloader {
 }
 
 impl NetworkReloader for CommandReloader {
-    fn reload(&mut self, service: NetworkService, _: &NetworkFiles) -> Result<(), ReloadError> {
-        run(&self.program, &[service.name()])
+    fn reload(
+        &mut self,
+        service: NetworkService,
+        _: &NetworkFiles,
+    ) -> Result<Option<ReloadError>, ReloadError> {
+        run(&self.program, &[service.name()])?;
+        Ok(None)
     }
 }
 

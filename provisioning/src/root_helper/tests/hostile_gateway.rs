@@ -13,6 +13,9 @@ fn make_pipe(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
+/// What a refusal says, and what makes the file that is refused.
+type MakeFile<'a> = (&'static str, &'a dyn Fn(&Path));
+
 /// Applies, and checks that nothing has changed; returns what is said.
 fn assert_refused(here: &BoxOnDisk, case: &str) -> String {
     let (record, kept) = (here.record(), names(&here.path("box/bundles")));
@@ -42,7 +45,7 @@ fn what_is_no_plain_file_of_the_gateway_is_not_read() {
     let loops = |path: &Path| symlink(path, path).unwrap();
     let directory = |path: &Path| fs::create_dir(path).unwrap();
     let garbage = |path: &Path| fs::write(path, [0xff; 700]).unwrap();
-    let cases: [(&str, &dyn Fn(&Path)); 7] = [
+    let cases: [MakeFile<'_>; 7] = [
         ("symbolic link", &link),
         ("hard link", &hard),
         ("file too large", &huge),

@@ -134,14 +134,31 @@ impl GatewayState for GatewayContent {
 #[derive(Clone, Default)]
 struct LoadedNetwork {
     reloads: Rc<RefCell<Vec<Vec<String>>>>,
-    fails: bool,
+    answer: ServiceAnswer,
+}
+
+/// What a service says.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+enum ServiceAnswer {
+    #[default]
+    Loaded,
+    NotStarted,
+    NotLoaded,
 }
 
 impl NetworkReloader for LoadedNetwork {
-    fn reload(&mut self, _: NetworkService, changed: &NetworkFiles) -> Result<(), ReloadError> {
+    fn reload(
+        &mut self,
+        _: NetworkService,
+        changed: &NetworkFiles,
+    ) -> Result<Option<ReloadError>, ReloadError> {
         self.reloads.borrow_mut().push(changed.keys().cloned().collect());
         let failed = || ReloadError::Failed { command: "nmcli".into(), words: "no".into() };
-        if self.fails { Err(failed()) } else { Ok(()) }
+        match self.answer {
+            ServiceAnswer::Loaded => Ok(None),
+            ServiceAnswer::NotStarted => Ok(Some(failed())),
+            ServiceAnswer::NotLoaded => Err(failed()),
+        }
     }
 }
 
@@ -292,27 +309,32 @@ fn a_service_reads_its_files_once_and_again_after_a_failure() {
     let mut changing = ChangingBox::new(&OLD, &NEW);
     let mut storage = CutStorage { content: changing.content.clone(), steps_left: None };
     let reloads = Rc::default();
-    let mut loaded = LoadedNetwork { reloads: Rc::clone(&reloads), fails: true };
-    let mut run = |changing: &ChangingBox, fails| {
-        loaded.fails = fails;
+    let mut loaded = LoadedNetwork { reloads: Rc::clone(&reloads), ..LoadedNetwork::default() };
+    let mut run = |changing: &ChangingBox, answer| {
+        loaded.answer = answer;
         apply(&mut storage, &changing.gateway, &changing.keys, &mut loaded).unwrap()
     };
-    let failed = run(&changing, true);
+    let failed = run(&changing, ServiceAnswer::NotLoaded);
     assert!(matches!(failed.network, NetworkOutcome::NotLoaded { .. }) && failed.is_refused());
     let changed = ["edge-both.nmconnection", "edge-only-new.nmconnection"];
     assert_eq!(reloads.borrow_mut().pop().unwrap(), changed);
 
     for _ in 0..2 {
-        assert!(!run(&changing, false).is_refused());
+        assert!(!run(&changing, ServiceAnswer::Loaded).is_refused());
     }
 
     // It is not known what the failed one has read.
     assert_eq!(reloads.borrow_mut().pop().unwrap().len(), 3);
     assert!(reloads.borrow().is_empty(), "the second one had nothing to do");
     changing.gateway.record = record_text(Some(('a', 1)), None);
-    run(&changing, false);
+    let without_cable = run(&changing, ServiceAnswer::NotStarted);
+    assert!(matches!(without_cable.network, NetworkOutcome::NotStarted { .. }));
+    assert!(!without_cable.is_refused());
     let changed = ["edge-both.nmconnection", "edge-only-old.nmconnection"];
     assert_eq!(reloads.borrow_mut().pop().unwrap(), changed);
+    // Starting it again would interrupt the others for nothing.
+    run(&changing, ServiceAnswer::Loaded);
+    assert!(reloads.borrow().is_empty());
 }
 
 #[test]
