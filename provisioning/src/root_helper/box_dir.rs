@@ -23,7 +23,7 @@ pub(super) const TRUSTED: &str = "trusted";
 pub(super) const RECORD: &str = "record";
 /// Directory of copies of the bundles that may be in use.
 pub(super) const BUNDLES_DIR: &str = "bundles";
-/// Directory of what lay under our names in the directories of the network before the first bundle.
+/// Directory of what lay under the names of bundle files before the first network of a bundle.
 pub(super) const NETWORK_DIR: &str = "network";
 /// Locked by the one process that changes something.
 pub(super) const LOCK: &str = "lock";

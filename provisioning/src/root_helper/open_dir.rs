@@ -1,4 +1,4 @@
-//! A directory that is open, so that nobody can replace it by another one.
+//! A directory that is open, so that no other one can take its place.
 //!
 //! Its owner may change what lies in it at any time, and may be hostile: every file is opened once,
 //! relative to the directory, without following a link, and judged by its descriptor.
