@@ -17,7 +17,7 @@ use jiff::{Timestamp, ToSpan as _};
 use provisioning::bundle::{Acceptance, BundleError, BundleSource, SigningKeys, Verified, verify};
 use provisioning::enrolment::{BoxKeys, Enrolment};
 use provisioning::office::authority;
-use provisioning::office::build::{Build, BuildError, BuiltSite, Sealing};
+use provisioning::office::build::{Build, BuildError, BuiltSite};
 use provisioning::office::certificates::Certificates;
 use provisioning::office::fleet::Fleet;
 use provisioning::office::fleet_signing::{SigningLists, read_key_file};
@@ -180,9 +180,15 @@ impl Office {
         let lists = SigningLists::load(dir).unwrap();
         let signer = read_key_file(&self.path("secrets/signing.key")).unwrap().open(None).unwrap();
         let certificates = Certificates::open(dir, None, now).unwrap();
-        let sealing = Sealing::Signed(&lists, &signer);
         let (out, mut built) = (self.path("out/bundles"), Vec::new());
-        let build = Build { dir, fleet: &fleet, certificates: &certificates, sealing, out: &out };
+        let build = Build {
+            dir,
+            fleet: &fleet,
+            certificates: &certificates,
+            lists: &lists,
+            signer: Some(&signer),
+            out: &out,
+        };
         let sites: Vec<_> = fleet.sites().iter().collect();
         build.run(&sites, |_, part| {
             built.extend_from_slice(part);
@@ -454,12 +460,18 @@ fn a_new_signing_key_is_trusted_by_boxes_that_missed_it() {
     fs::copy(office.path("secrets/signing.key"), office.path("secrets/stolen.key")).unwrap();
     // The first key is lost: the one that was kept elsewhere signs its successor.
     office.done(&["rotate", "--signing-key", "--key", "secrets/offline.key"]);
-    office.done(&["build"]);
+    office.done(&["build", "--unsigned"]);
+    let told = office.done(&["sign", "out/bundles/amsterdam-01.bundle.tar"]);
+    assert!(told.contains("bundle 2 of amsterdam-01"), "{told}");
 
     let bundle = office.bundle();
     assert_ne!(bundle, old_bundle, "it shows the new list");
-    let verified = verify(&bundle, &own.acceptance(Some(&first))).unwrap();
+    // The box has loaded the bundle before.
+    let after = Acceptance { last_counter: Some(1), ..own.acceptance(Some(&first)) };
+    let verified = verify(&bundle, &after).unwrap();
     assert_eq!(verified.keys.number(), 2);
+    let told = office.done(&["build"]);
+    assert!(told.contains("0 new bundles, 1 unchanged"), "{told}");
     let thief = office.refused(&["build", "--key", "secrets/stolen.key"]);
     assert!(thief.contains("no box takes what it signs"), "{thief}");
     let old = verify(&old_bundle, &own.acceptance(Some(&verified.keys))).unwrap_err();

@@ -20,7 +20,7 @@ use super::secrets::{SecretError, Secrets};
 use super::signing::Signer;
 use super::site_edit::{SiteValue, set};
 use crate::bundle::{
-    Bundle, ContentsError, MAX_BUNDLE_BYTES, Manifest, SEALED_SECRETS, render_archive,
+    Bundle, ContentsError, MAX_BUNDLE_BYTES, Manifest, SEALED_SECRETS, SigningKeys, render_archive,
 };
 use crate::enrolment::{Enrolment, SealError, seal_secrets};
 use crate::regular_file;
@@ -42,19 +42,12 @@ pub struct Build<'a> {
     pub fleet: &'a Fleet,
     /// Certificates, with the authority if its key is at hand.
     pub certificates: &'a Certificates,
-    /// What makes a bundle of signed contents.
-    pub sealing: Sealing<'a>,
+    /// Lists of signing keys, all of which every bundle shows.
+    pub lists: &'a SigningLists,
+    /// Key that signs the bundles; none leaves their contents for `sign`, as `ID.bundle.tar`.
+    pub signer: Option<&'a Signer>,
     /// Directory for bundles that web servers may offer.
     pub out: &'a Path,
-}
-
-/// What becomes of the contents of a bundle.
-#[derive(Debug)]
-pub enum Sealing<'a> {
-    /// They are signed.
-    Signed(&'a SigningLists, &'a Signer),
-    /// They are left for `sign`, as `ID.bundle.tar`.
-    Unsigned,
 }
 
 /// What building did for a site.
@@ -200,7 +193,7 @@ impl Build<'_> {
             version,
             tunnel_public_key: Some(tunnel_public_key),
         };
-        let digest = digest_of(&manifest, &contents.files);
+        let digest = digest_of(&manifest, &contents.files, self.lists.last()?);
         let is_new = site.digest.as_ref() != Some(&digest) || site.counter == 0;
         if is_new {
             manifest.counter += 1;
@@ -228,9 +221,9 @@ impl Build<'_> {
         let files = files.map(|(name, content)| (name.as_str(), content.as_slice())).collect();
         let rendered = Bundle::new(manifest, files).and_then(|bundle| bundle.render());
         let rendered = Zeroizing::new(rendered.map_err(error)?);
-        let bytes = match self.sealing {
-            Sealing::Signed(lists, signer) => Zeroizing::new(lists.seal(&rendered, signer)?),
-            Sealing::Unsigned => rendered,
+        let bytes = match self.signer {
+            Some(signer) => Zeroizing::new(self.lists.seal(&rendered, signer)?),
+            None => rendered,
         };
         if bytes.len() > MAX_BUNDLE_BYTES {
             return Err(BuildError::TooLarge { site: site.id.clone(), bytes: bytes.len() });
@@ -254,9 +247,9 @@ impl Build<'_> {
             FileAccess::Public => self.out.to_owned(),
             FileAccess::Secret => Secrets::of_fleet(self.dir).file("bundles"),
         };
-        match self.sealing {
-            Sealing::Signed(..) => dir.join(bundle_name(&site.id)),
-            Sealing::Unsigned => dir.join(format!("{}.bundle.tar", site.id)),
+        match self.signer {
+            Some(_) => dir.join(bundle_name(&site.id)),
+            None => dir.join(format!("{}.bundle.tar", site.id)),
         }
     }
 
@@ -383,11 +376,18 @@ fn line(secret: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([secret.as_bytes(), b"\n"].concat())
 }
 
-/// Returns the digest of everything in a bundle but its counter.
-fn digest_of(manifest: &Manifest, files: &BTreeMap<String, Zeroizing<Vec<u8>>>) -> String {
+/// Returns the digest of everything in a bundle but its counter. The last list of signing keys is a
+/// part of it: a box learns it from a bundle with a new counter only.
+fn digest_of(
+    manifest: &Manifest,
+    files: &BTreeMap<String, Zeroizing<Vec<u8>>>,
+    keys: &SigningKeys,
+) -> String {
     let key = manifest.tunnel_public_key.map(|key| key.to_string()).unwrap_or_default();
     let version = manifest.version.clone().unwrap_or_default();
-    let mut parts = vec![manifest.gateway.as_bytes(), version.as_bytes(), key.as_bytes()];
+    let keys = keys.to_string();
+    let mut parts =
+        vec![manifest.gateway.as_bytes(), version.as_bytes(), key.as_bytes(), keys.as_bytes()];
     for (name, content) in files {
         parts.extend([name.as_bytes(), content.as_slice()]);
     }
