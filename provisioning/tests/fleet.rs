@@ -321,12 +321,21 @@ fn sites_that_disturb_each_other_or_reach_no_plc_are_found() {
     let dir = FleetDir::good(&[
         ("sites/amsterdam-02.toml", AMSTERDAM),
         ("sites/hub.toml", &ROTTERDAM.replace("10.77.0.13", "10.77.0.1")),
-        ("sites/office.toml", &ROTTERDAM.replace("10.77.0.13", "10.77.255.3")),
+        ("sites/desk.toml", &ROTTERDAM.replace("10.77.0.13", "10.77.255.3")),
         ("sites/outside.toml", &ROTTERDAM.replace("10.77.0.13", "10.78.0.3")),
         ("sites/unreachable.toml", &with_plc("192.168.2.10", "10.77.0.20")),
         ("sites/itself.toml", &with_plc("192.168.1.2", "10.77.0.21")),
     ]);
     insta::assert_snapshot!(dir.problems());
+}
+
+/// By its user name or its certificate it would be the user who may do everything.
+#[test]
+fn no_site_has_the_name_of_the_user_of_the_office() {
+    let dir = FleetDir::good(&[("sites/office.toml", &ROTTERDAM.replace("0.13", "0.14"))]);
+    let shown = dir.problems();
+    assert!(shown.contains("\"office\" cannot be the id of a site"), "{shown}");
+    assert!(shown.contains("sites/office.toml") && shown.contains("choose another name"), "{shown}");
 }
 
 #[test]

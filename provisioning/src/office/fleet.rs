@@ -30,6 +30,7 @@ pub use render::box_files;
 pub use site::Site;
 
 pub(crate) use fleet_toml::is_label;
+pub(crate) use site::{OFFICE_USER, check_id};
 pub(crate) use render::{BROKER_PORT, BROKER_TLS_PORT};
 
 use super::hub_choice::preferred_hubs;
@@ -327,9 +328,7 @@ fn read_named_site(
     problems: &RefCell<Vec<FleetProblem>>,
 ) -> Option<Site> {
     let id = source.stem();
-    if !is_label(id) {
-        let message = format!("\"{id}\" cannot be the id of a site");
-        let help = "rename the file: a-z, 0-9 and -, at most 63, such as sites/amsterdam-01.toml";
+    if let Err((message, help)) = site::check_id(id) {
         let place = FilePlace { file, span: 0..0 };
         problems.borrow_mut().push(FleetProblem::new(&place, message, help));
         return None;

@@ -144,6 +144,8 @@ fn a_first_key_from_the_office_is_for_the_stick_and_the_first_contact_only() {
 fn an_enrolment_that_cheats_is_refused_and_changes_nothing() {
     let (office, own, other) = (Office::new(), TestBox::new(), TestBox::new());
     office.done(&["add", "rotterdam-02", "--template", "pump"]);
+    let named = office.refused(&["add", "office", "--template", "pump"]);
+    assert!(named.contains("the user `office` of the broker may do everything"), "{named}");
     let file = own.enrolment_file();
     let text = fs::read_to_string(&file).unwrap();
     let enrol_text = |text: &str| {

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use zeroize::Zeroizing;
 
 use super::{HubError, HubView, emqx, mosquitto, nats};
-use crate::office::fleet::{BrokerAuthentication, BrokerSoftware, Fleet, Site, in_parallel};
+use crate::office::fleet::{
+    BrokerAuthentication, BrokerSoftware, Fleet, OFFICE_USER, Site, in_parallel,
+};
 use crate::office::secrets::Secrets;
 
 /// A user of the broker.
@@ -32,9 +34,6 @@ pub(super) enum Rights {
     /// Everything: Node-RED, the database, `edge-provision`.
     Everything,
 }
-
-/// User of the programs at the office and at the hub.
-pub(super) const OFFICE_USER: &str = "office";
 
 /// Kinds of messages that a gateway publishes, below `edge/ID/`.
 const PUBLISHED: [&str; 4] = ["data/#", "status", "event", "reply/#"];
