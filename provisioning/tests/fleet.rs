@@ -159,7 +159,7 @@ impl FleetDir {
         }
         self.write_secret("office/mqtt.password", "geheim-office\n");
         for site in ["amsterdam-01", "rotterdam-01"] {
-            self.write_secret(&format!("sites/{site}/mqtt.password"), &format!("geheim-{site}\n"));
+            self.write_secret(&format!("sites/{site}/mqtt.password.1"), &format!("geheim-{site}\n"));
         }
     }
 

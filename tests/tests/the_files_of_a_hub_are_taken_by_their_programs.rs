@@ -65,7 +65,7 @@ impl Client<'_> {
     fn command(&self, program: &str) -> Command {
         let secret = match self.user {
             "office" => "secrets/office/mqtt.password".to_owned(),
-            site => format!("secrets/sites/{site}/mqtt.password"),
+            site => format!("secrets/sites/{site}/mqtt.password.1"),
         };
         let (port, password) = (self.port.to_string(), self.office.read(&secret));
         let mut command = Command::new("sh");

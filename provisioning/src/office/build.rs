@@ -281,7 +281,7 @@ impl Build<'_> {
         let mut hidden = BTreeMap::new();
         match self.fleet.settings().broker.authentication {
             BrokerAuthentication::Password => {
-                let password = secrets.site_password(&site.id)?;
+                let password = secrets.site_password(&site.id, site.login)?;
                 hidden.insert(box_files::PASSWORD, password);
             }
             BrokerAuthentication::Certificate => {

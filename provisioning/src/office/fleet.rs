@@ -328,7 +328,7 @@ fn read_named_site(
     problems: &RefCell<Vec<FleetProblem>>,
 ) -> Option<Site> {
     let id = source.stem();
-    if let Err((message, help)) = site::check_id(id) {
+    if let Err((message, help)) = check_id(id) {
         let place = FilePlace { file, span: 0..0 };
         problems.borrow_mut().push(FleetProblem::new(&place, message, help));
         return None;

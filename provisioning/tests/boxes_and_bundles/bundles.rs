@@ -23,7 +23,7 @@ fn a_bundle_passes_the_code_that_loads_it_and_is_the_same_each_time() {
     let first = office.bundle();
 
     let password = own.load(&first, None);
-    assert_eq!(password, office.secret("sites/amsterdam-01/mqtt.password"));
+    assert_eq!(password, office.secret("sites/amsterdam-01/mqtt.password.1"));
     assert_eq!(own.load(&first, Some(&office.keys())), password);
     // The same input gives the same bytes, also in a copy of the fleet without its output.
     let told = office.done(&["build", SITE]);
@@ -128,7 +128,7 @@ fn a_first_key_from_the_office_is_for_the_stick_and_the_first_contact_only() {
     let first_key = verified.bundle.manifest().tunnel_public_key.unwrap();
     let pulled = Acceptance { source: BundleSource::Pulled, ..blank };
     assert_eq!(verify(&bytes, &pulled).unwrap_err(), BundleError::ClearSecrets);
-    let old_password = office.secret("sites/amsterdam-01/mqtt.password");
+    let old_password = office.secret("sites/amsterdam-01/mqtt.password.1");
 
     office.enrol(&own);
     office.done(&["build"]);
@@ -206,7 +206,7 @@ fn a_replaced_or_revoked_box_is_refused_for_ever() {
     let site = fs::read_to_string(office.path("sites/amsterdam-01.toml")).unwrap();
     assert!(site.contains(address), "{site}");
     let password = new.load(&office.bundle(), Some(&office.keys()));
-    assert_eq!(password, office.secret("sites/amsterdam-01/mqtt.password"));
+    assert_eq!(password, office.secret("sites/amsterdam-01/mqtt.password.2"));
     let back = office.refused(&["replace", SITE, old_file]);
     assert!(back.contains("refused for ever"), "{back}");
 
@@ -360,7 +360,7 @@ fn every_site_of_a_large_fleet_is_built_and_reported() {
         );
         fs::write(office.path("sites").join(format!("{id}.toml")), text).unwrap();
         for (name, secret) in
-            [("tunnel.key", key.expose().as_str()), ("mqtt.password", "horse-battery")]
+            [("tunnel.key", key.expose().as_str()), ("mqtt.password.1", "horse-battery")]
         {
             let path = office.path("secrets/sites").join(&id).join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -97,7 +97,7 @@ pub(super) fn enrol(options: &EnrolOptions) -> anyhow::Result<u8> {
     if had_first_key {
         remove(&secrets.file("bundles").join(bundle_name(&site.id)))?;
         // The password lay on that stick too.
-        secrets.rotate_site_password(&site.id)?;
+        secrets.make_next_password(&site.id, site.login)?;
         edit(dir, &site.id, "login", &SiteValue::Number(site.login + 1))?;
     }
     told(site, &enrolment)
@@ -116,11 +116,12 @@ pub(super) fn replace(options: &ReplaceOptions) -> anyhow::Result<u8> {
     boxes.refuse(&site.id, &old)?;
     let secrets = Secrets::of_fleet(dir);
     secrets.remove_site_file(&site.id, SITE_KEY)?;
-    secrets.forget_previous_password(&site.id)?;
-    secrets.rotate_site_password(&site.id)?;
-    // The old box knew it.
-    secrets.forget_previous_password(&site.id)?;
-    edit(dir, &site.id, "login", &SiteValue::Number(site.login + 1))?;
+    secrets.forget_old_passwords(&site.id, site.login)?;
+    secrets.make_next_password(&site.id, site.login)?;
+    let login = site.login.saturating_add(1);
+    edit(dir, &site.id, "login", &SiteValue::Number(login))?;
+    // The old box knew them.
+    secrets.forget_old_passwords(&site.id, login)?;
     take_in(dir, &boxes, site, &enrolment)?;
     told(site, &enrolment)
 }

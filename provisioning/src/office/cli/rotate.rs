@@ -58,7 +58,7 @@ pub(super) fn rotate(options: &RotateOptions) -> anyhow::Result<u8> {
     }
     let secrets = Secrets::of_fleet(dir);
     if options.confirmed {
-        let had_one = secrets.forget_previous_password(&site.id)?;
+        let had_one = secrets.forget_old_passwords(&site.id, site.login)?;
         let told = if had_one {
             "the old password ends with the next files of the hubs"
         } else {
@@ -67,8 +67,9 @@ pub(super) fn rotate(options: &RotateOptions) -> anyhow::Result<u8> {
         print_line(format_args!("{}: {told}", site.id))?;
         return Ok(EXIT_OK);
     }
-    secrets.rotate_site_password(&site.id)?;
-    let login = site.login + 1;
+    // Each step can be repeated: only the new number in the file of the site puts it to use.
+    secrets.make_next_password(&site.id, site.login)?;
+    let login = site.login.saturating_add(1);
     edit(dir, &site.id, "login", &SiteValue::Number(login))?;
     let user = site.user_name(login);
     print_line(format_args!(

@@ -62,12 +62,12 @@ pub(super) fn of_fleet(fleet: &Fleet, secrets: &Secrets) -> Result<Vec<Account>,
             if broker.authentication == BrokerAuthentication::Certificate {
                 return Ok(vec![account(site.id.clone(), None)]);
             }
-            let password = secrets.site_password(&site.id)?;
+            let password = secrets.site_password(&site.id, site.login)?;
             let mut accounts = vec![account(site.user_name(site.login), Some(password))];
             // The one before the last, until the box uses the new one.
-            if let Some(previous) = secrets.previous_site_password(&site.id)? {
-                let name = site.user_name(site.login.saturating_sub(1).max(1));
-                accounts.push(account(name, Some(previous)));
+            let previous = secrets.previous_site_password(&site.id, site.login)?;
+            if let Some((login, password)) = previous {
+                accounts.push(account(site.user_name(login), Some(password)));
             }
             Ok(accounts)
         };
