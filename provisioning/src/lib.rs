@@ -9,6 +9,8 @@ pub mod diagnostics;
 pub mod enrolment;
 #[cfg(feature = "office")]
 pub mod office;
+#[cfg(feature = "enrolment")]
+mod new_file;
 pub mod plan;
 pub mod plc;
 pub mod regular_file;

@@ -4,9 +4,8 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::output_file::{
-    FileAccess, FileError, is_current, prepare_replacement, replacement_path,
-};
+use super::output_file::{FileAccess, FileError, is_current, prepare_replacement};
+use crate::new_file::prepared_path;
 
 /// Files that are written, but not yet in their places. They are removed if they never come there.
 #[derive(Debug, Default)]
@@ -59,7 +58,7 @@ impl OutputBatch {
     pub fn commit(mut self) -> Result<(), FileError> {
         self.sync()?;
         for path in std::mem::take(&mut self.staged) {
-            fs::rename(replacement_path(&path), &path)
+            fs::rename(prepared_path(&path), &path)
                 .map_err(|error| FileError::new("replace", &path, error))?;
         }
         Ok(())
@@ -69,13 +68,13 @@ impl OutputBatch {
         let Some(first) = self.staged.first() else { return Ok(()) };
         if self.staged.len() <= FEW {
             for path in &self.staged {
-                let new = replacement_path(path);
+                let new = prepared_path(path);
                 let synced = File::open(&new).and_then(|file| file.sync_all());
                 synced.map_err(|error| FileError::new("write", path, error))?;
             }
             return Ok(());
         }
-        let new = replacement_path(first);
+        let new = prepared_path(first);
         let error = |error| FileError::new("write", first, error);
         let file = File::open(new).map_err(error)?;
         rustix::fs::syncfs(&file).map_err(|errno| error(errno.into()))
@@ -86,7 +85,7 @@ impl Drop for OutputBatch {
     fn drop(&mut self) {
         for path in &self.staged {
             // Only a leftover: the next run replaces it.
-            let _ = fs::remove_file(replacement_path(path));
+            let _ = fs::remove_file(prepared_path(path));
         }
     }
 }
