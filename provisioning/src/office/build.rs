@@ -15,7 +15,7 @@ use super::fleet::{
 };
 use super::fleet_signing::{SigningError, SigningLists};
 use super::output_batch::OutputBatch;
-use super::output_file::{FileAccess, FileError};
+use super::output_file::{FileAccess, FileError, remove_if_there};
 use super::secrets::{SecretError, Secrets};
 use super::signing::Signer;
 use super::site_edit::{SiteValue, set};
@@ -27,6 +27,9 @@ use crate::regular_file;
 
 /// Directory with the secrets of each site, encrypted to its box.
 pub const SEALED_DIR: &str = "sealed";
+
+/// Directory with the bundles that web servers may offer, unless another one is given.
+pub const BUNDLES_DIR: &str = "out/bundles";
 
 /// Sites between two reports of progress.
 const PART: usize = 512;
@@ -231,26 +234,28 @@ impl Build<'_> {
         // A bundle with secrets in clear is for a stick: it must not lie where a server offers it.
         let access =
             if contents.has_clear_secrets { FileAccess::Secret } else { FileAccess::Public };
-        let offered = self.bundle_path(site, FileAccess::Public);
-        if contents.has_clear_secrets {
-            remove(&offered)?;
-        } else {
-            remove(&self.bundle_path(site, FileAccess::Secret))?;
-        }
+        let other =
+            if contents.has_clear_secrets { FileAccess::Public } else { FileAccess::Secret };
+        remove_from(&self.bundle_dir(other), &site.id)?;
         batch.stage(&self.bundle_path(site, access), &bytes, access)?;
         Ok(())
     }
 
-    /// Returns the place of a site's bundle. `Secret` is one with secrets in clear.
-    fn bundle_path(&self, site: &Site, access: FileAccess) -> PathBuf {
-        let dir = match access {
+    /// Returns the directory of bundles. `Secret` is that of bundles with secrets in clear.
+    fn bundle_dir(&self, access: FileAccess) -> PathBuf {
+        match access {
             FileAccess::Public => self.out.to_owned(),
-            FileAccess::Secret => Secrets::of_fleet(self.dir).file("bundles"),
-        };
-        match self.signer {
-            Some(_) => dir.join(bundle_name(&site.id)),
-            None => dir.join(format!("{}.bundle.tar", site.id)),
+            FileAccess::Secret => secret_bundles(self.dir),
         }
+    }
+
+    /// Returns the place of a site's bundle.
+    fn bundle_path(&self, site: &Site, access: FileAccess) -> PathBuf {
+        let name = match self.signer {
+            Some(_) => bundle_name(&site.id),
+            None => contents_name(&site.id),
+        };
+        self.bundle_dir(access).join(name)
     }
 
     /// Writes counter and digest into the file of a site.
@@ -371,6 +376,31 @@ pub fn bundle_name(site: &str) -> String {
     format!("edge-bundle-{site}.tar")
 }
 
+/// Returns the name of the contents of a site's bundle, which `sign` turns into the bundle.
+fn contents_name(site: &str) -> String {
+    format!("{site}.bundle.tar")
+}
+
+/// Removes the bundles of a site and their unsigned contents, those with secrets in clear too.
+///
+/// # Errors
+/// When one of them cannot be removed.
+pub fn remove_bundles(fleet: &Path, site: &str) -> Result<(), FileError> {
+    remove_from(&secret_bundles(fleet), site)?;
+    remove_from(&fleet.join(BUNDLES_DIR), site)
+}
+
+fn remove_from(dir: &Path, site: &str) -> Result<(), FileError> {
+    remove_if_there(&dir.join(contents_name(site)))?;
+    remove_if_there(&dir.join(bundle_name(site)))?;
+    Ok(())
+}
+
+/// Returns the directory of bundles with secrets in clear.
+fn secret_bundles(fleet: &Path) -> PathBuf {
+    Secrets::of_fleet(fleet).file("bundles")
+}
+
 /// Returns a secret as a line of its file.
 fn line(secret: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([secret.as_bytes(), b"\n"].concat())
@@ -419,14 +449,5 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::new("read", path, error)),
-    }
-}
-
-fn remove(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(FileError::new("remove", path, error))
-        }
-        _ => Ok(()),
     }
 }

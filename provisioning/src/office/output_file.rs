@@ -122,6 +122,18 @@ pub fn create_new(path: &Path, content: &[u8], access: FileAccess) -> Result<(),
     created.map_err(|error| FileError::new("create", path, error))
 }
 
+/// Removes a file. Returns whether there was one.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn remove_if_there(path: &Path) -> Result<bool, FileError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(FileError::new("remove", path, error)),
+    }
+}
+
 /// Creates a directory that all may enter, with those above it.
 ///
 /// # Errors

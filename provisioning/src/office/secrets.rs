@@ -25,7 +25,7 @@ use thiserror::Error;
 use tunnel::{PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-use super::output_file::{FileAccess, FileError, create_new};
+use super::output_file::{FileAccess, FileError, create_new, remove_if_there};
 use crate::regular_file;
 
 /// Name of the directory.
@@ -207,7 +207,7 @@ impl Secrets {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let number = name.strip_prefix(PASSWORD).and_then(|number| number.parse::<u64>().ok());
             if number.is_some_and(|number| number < login) {
-                had_one |= remove(&path)?;
+                had_one |= remove_if_there(&path)?;
             }
         }
         Ok(had_one)
@@ -222,7 +222,7 @@ impl Secrets {
     /// # Errors
     /// When its file cannot be removed.
     pub fn remove_site_file(&self, site: &str, name: &str) -> Result<bool, SecretError> {
-        remove(&self.site_file(site, name))
+        Ok(remove_if_there(&self.site_file(site, name))?)
     }
 
     /// Returns the path of a file directly below `secrets/`.
@@ -259,14 +259,6 @@ impl Secrets {
 
     fn office_password_path(&self) -> PathBuf {
         self.dir.join("office/mqtt.password")
-    }
-}
-
-fn remove(path: &Path) -> Result<bool, SecretError> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(FileError::new("remove", path, error).into()),
     }
 }
 

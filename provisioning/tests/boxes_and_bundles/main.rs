@@ -8,4 +8,5 @@
 )]
 
 mod bundles;
+mod interrupted;
 mod office;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::key_options::{AuthorityKeyOption, SigningKeyOptions};
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, count_of, print_line};
-use crate::office::build::{Build, BuildError, BuiltSite};
+use crate::office::build::{BUNDLES_DIR, Build, BuildError, BuiltSite};
 use crate::office::certificates::Certificates;
 use crate::office::fleet::{Fleet, Site};
 use crate::office::fleet_signing::SigningLists;
@@ -59,7 +59,7 @@ pub(super) fn build(options: &BuildOptions) -> anyhow::Result<u8> {
         let (lists, signer) = options.key.open(dir)?;
         (lists, Some(signer))
     };
-    let out = options.out.clone().unwrap_or_else(|| dir.join("out/bundles"));
+    let out = options.out.clone().unwrap_or_else(|| dir.join(BUNDLES_DIR));
     let build = Build {
         dir,
         fleet: &fleet,

@@ -70,7 +70,7 @@ pub(super) fn rotate(options: &RotateOptions) -> anyhow::Result<u8> {
     // Each step can be repeated: only the new number in the file of the site puts it to use.
     secrets.make_next_password(&site.id, site.login)?;
     let login = site.login.saturating_add(1);
-    edit(dir, &site.id, "login", &SiteValue::Number(login))?;
+    edit(dir, &site.id, &[("login", SiteValue::Number(login))])?;
     let user = site.user_name(login);
     print_line(format_args!(
         "{}: a new password for the user {user}; write the files of the hubs first, then its bundle",
