@@ -143,7 +143,7 @@ pub fn create_directory(path: &Path) -> Result<(), FileError> {
 }
 
 /// Creates the directory of a file with those above it.
-fn create_parent(path: &Path, access: FileAccess) -> Result<(), FileError> {
+pub(super) fn create_parent(path: &Path, access: FileAccess) -> Result<(), FileError> {
     let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
         return Ok(());
     };

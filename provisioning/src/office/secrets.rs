@@ -11,6 +11,7 @@
 //! | `secrets/hubs/NAME/broker.key` | private key of a broker's certificate |
 //! | `secrets/signing.key` | key that signs bundles, in a file of minisign |
 //! | `secrets/offline.key` | the second one: keep it elsewhere |
+//! | `secrets/lock` | nothing: it is locked by the command that changes the fleet |
 //! | `secrets/ca.key` | private key of the authority; may be kept elsewhere |
 
 use std::io::ErrorKind;

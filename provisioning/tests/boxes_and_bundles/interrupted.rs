@@ -112,3 +112,33 @@ fn no_bundle_stays_after_a_site_is_revoked() {
     let left = fs::read_dir(office.path("secrets/bundles")).unwrap().count();
     assert_eq!(left, 0);
 }
+
+/// A running `build` would put back what the other command has changed.
+#[test]
+fn one_command_at_a_time_changes_a_fleet() {
+    let (office, own) = (Office::new(), TestBox::new());
+    let file = own.enrolment_file();
+    let file = file.to_str().unwrap();
+    let lock = fs::File::open(office.path("secrets/lock")).unwrap();
+    lock.lock().unwrap();
+    let commands: [&[&str]; 9] = [
+        &["add", "rotterdam-02", "--template", "pump"],
+        &["build"],
+        &["sign", "amsterdam-01.bundle.tar"],
+        &["enrol", SITE, file],
+        &["replace", SITE, file],
+        &["revoke", SITE],
+        &["rotate", SITE, "--password"],
+        &["rotate", "--signing-key"],
+        &["hub"],
+    ];
+    for command in commands {
+        let told = office.refused(command);
+        assert!(told.contains("another edge-provision works on this fleet"), "{command:?}: {told}");
+    }
+    for command in [&["check"][..], &["list"]] {
+        office.done(command);
+    }
+    lock.unlock().unwrap();
+    office.enrol(&own);
+}

@@ -52,6 +52,7 @@ pub(super) struct AddOptions {
 }
 
 pub(super) fn add(options: &AddOptions) -> anyhow::Result<u8> {
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     match &options.endpoint {
         Some(endpoint) => add_hub(options, endpoint, &fleet),

@@ -47,6 +47,7 @@ pub(super) struct BuildOptions {
 }
 
 pub(super) fn build(options: &BuildOptions) -> anyhow::Result<u8> {
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let sites = selected(&fleet, &options.sites)?;
     // "./out" is shown as "out".

@@ -77,6 +77,7 @@ pub(super) struct RevokeOptions {
 
 pub(super) fn enrol(options: &EnrolOptions) -> anyhow::Result<u8> {
     let dir = &options.fleet.dir;
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let site = active_site(&fleet, &options.site)?;
     let boxes = Boxes::of_fleet(dir);
@@ -110,6 +111,7 @@ pub(super) fn enrol(options: &EnrolOptions) -> anyhow::Result<u8> {
 
 pub(super) fn replace(options: &ReplaceOptions) -> anyhow::Result<u8> {
     let dir = &options.fleet.dir;
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let site = active_site(&fleet, &options.site)?;
     let boxes = Boxes::of_fleet(dir);
@@ -133,6 +135,7 @@ pub(super) fn replace(options: &ReplaceOptions) -> anyhow::Result<u8> {
 
 pub(super) fn revoke(options: &RevokeOptions) -> anyhow::Result<u8> {
     let dir = &options.fleet.dir;
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let site = existing_site(&fleet, &options.site)?;
     // First: with it, everything that is rendered leaves the site out.

@@ -38,6 +38,7 @@ pub(super) struct HubOptions {
 }
 
 pub(super) fn hub(options: &HubOptions) -> anyhow::Result<u8> {
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let secrets = Secrets::of_fleet(&options.fleet.dir);
     let out = options.out.clone().unwrap_or_else(|| options.fleet.path("out/hubs"));

@@ -50,6 +50,7 @@ pub(super) struct RotateOptions {
 
 pub(super) fn rotate(options: &RotateOptions) -> anyhow::Result<u8> {
     let dir = &options.fleet.dir;
+    let _lock = options.fleet.lock()?;
     let Some(site) = &options.site else { return rotate_signing_key(options, dir) };
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let site = fleet.site(site).with_context(|| format!("there is no site {site}"))?;
