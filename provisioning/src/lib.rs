@@ -7,10 +7,10 @@ pub mod config;
 pub mod diagnostics;
 #[cfg(feature = "enrolment")]
 pub mod enrolment;
-#[cfg(feature = "office")]
-pub mod office;
 #[cfg(feature = "enrolment")]
 mod new_file;
+#[cfg(feature = "office")]
+pub mod office;
 pub mod plan;
 pub mod plc;
 pub mod regular_file;

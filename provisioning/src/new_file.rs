@@ -53,7 +53,10 @@ pub(crate) fn prepared_path(path: &Path) -> PathBuf {
 }
 
 /// Renames a file to a path that must be free.
-fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// With [`ErrorKind::AlreadyExists`] when it is not.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // NFS cannot rename like this; a link is made only if its path is free as well.
         Err(Errno::INVAL) => fs::hard_link(from, to).and_then(|()| fs::remove_file(from)),

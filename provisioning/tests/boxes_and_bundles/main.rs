@@ -10,3 +10,4 @@
 mod bundles;
 mod interrupted;
 mod office;
+mod signing_keys;
