@@ -194,7 +194,8 @@ impl Build<'_> {
             gateway: site.id.clone(),
             counter: site.counter,
             version,
-            tunnel_public_key: Some(tunnel_public_key),
+            // The key that was made here is not that of the box, which may have made its own.
+            tunnel_public_key: (!contents.has_clear_secrets).then_some(tunnel_public_key),
         };
         let digest = digest_of(&manifest, &contents.files, self.lists.last()?);
         let is_new = site.digest.as_ref() != Some(&digest) || site.counter == 0;

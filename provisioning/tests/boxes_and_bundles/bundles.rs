@@ -9,6 +9,7 @@ use provisioning::bundle::{Acceptance, BundleError, BundleSource, verify};
 use provisioning::enrolment::Enrolment;
 use provisioning::office::authority;
 use provisioning::office::build::BuiltSite;
+use provisioning::office::fleet::Fleet;
 
 use crate::office::{Office, SITE, TestBox, contains, files};
 
@@ -122,11 +123,13 @@ fn a_first_key_from_the_office_is_for_the_stick_and_the_first_contact_only() {
     assert_eq!(fs::metadata(&stick).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(!office.path("out/bundles/edge-bundle-amsterdam-01.tar").exists());
     let bytes = fs::read(&stick).unwrap();
-    let blank = Acceptance { tunnel_public_key: None, ..own.acceptance(None) };
+    // The box has made a key of its own at its first start.
+    let blank = own.acceptance(None);
     let verified = verify(&bytes, &blank).unwrap();
     assert!(verified.bundle.has_clear_secrets());
-    let first_key = verified.bundle.manifest().tunnel_public_key.unwrap();
-    let pulled = Acceptance { source: BundleSource::Pulled, ..blank };
+    let first_key = Fleet::load(&office.dir.0).unwrap().site(SITE).unwrap().public_key.unwrap();
+    let keys = office.keys();
+    let pulled = Acceptance { keys: Some(&keys), source: BundleSource::Pulled, ..blank };
     assert_eq!(verify(&bytes, &pulled).unwrap_err(), BundleError::ClearSecrets);
     let old_password = office.secret("sites/amsterdam-01/mqtt.password.1");
 
