@@ -7,6 +7,7 @@
     reason = "test code may stop on the spot"
 )]
 
+mod broker_certificates;
 mod bundles;
 mod interrupted;
 mod office;
