@@ -306,10 +306,12 @@ fn read_secret(path: &Path, help: &'static str) -> Result<Zeroizing<String>, Sec
         }
         FileError::new("read", path, error).into()
     };
-    let bytes = Zeroizing::new(regular_file::read(path, MAX_SECRET_BYTES).map_err(error)?);
-    if fs::metadata(path).map_err(error)?.permissions().mode() & 0o077 != 0 {
+    let file = regular_file::open(path, MAX_SECRET_BYTES).map_err(error)?;
+    // Of the file that is open: the path may name another one by now.
+    if file.metadata().map_err(error)?.permissions().mode() & 0o077 != 0 {
         return Err(SecretError::Exposed { path: path.to_owned() });
     }
+    let bytes = Zeroizing::new(regular_file::read_opened(file, MAX_SECRET_BYTES).map_err(error)?);
     let expected = "text";
     let text = str::from_utf8(&bytes)
         .map_err(|_| SecretError::Malformed { path: path.to_owned(), expected })?;
