@@ -24,6 +24,7 @@ Examples:
 Writes DIR/NAME/etc for each hub: WireGuard, nftables, the broker, chrony and Prometheus. A file that
 does not change is not touched. At the hub, then:
   chown mosquitto: /etc/mosquitto/edge.*
+  chown mosquitto: /etc/mosquitto/certs/broker.key    with certificates
   wg syncconf edge <(wg-quick strip edge)    no session is lost
   nft -f /etc/nftables.d/edge.nft
   systemctl reload mosquitto prometheus")]
