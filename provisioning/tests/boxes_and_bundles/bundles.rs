@@ -170,6 +170,16 @@ fn an_enrolment_that_cheats_is_refused_and_changes_nothing() {
     let (path, shown) = (file.to_str().unwrap(), "amsterdam-01");
     assert!(office.refused(&["enrol", "paris", path]).contains("there is no site paris"));
 
+    let fleet = fs::read_to_string(office.path("fleet.toml")).unwrap();
+    let key = mine.tunnel_public_key;
+    let computer = format!(
+        "{fleet}\n[[office]]\nname = \"anna\"\naddress = \"10.77.255.2\"\npublic_key = \"{key}\"\n"
+    );
+    fs::write(office.path("fleet.toml"), computer).unwrap();
+    let taken = office.refused(&["enrol", SITE, path]);
+    assert!(taken.contains("is the key of the computer anna of the office"), "{taken}");
+    fs::write(office.path("fleet.toml"), fleet).unwrap();
+
     office.enrol(&own);
     // The box of one site at another one, and another box at this site.
     let twice = office.refused(&["enrol", "rotterdam-02", path]);

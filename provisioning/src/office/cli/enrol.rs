@@ -179,6 +179,10 @@ fn checked(fleet: &Fleet, boxes: &Boxes, site: &Site, file: &Path) -> anyhow::Re
     let known: KnownBoxes = boxes.known(fleet.sites().iter().map(|site| site.id.as_str()))?;
     let enrolment = known.check(&site.id, &text).with_context(shown)?;
     let key = enrolment.tunnel_public_key;
+    if let Some((_, holder)) = fleet.settings().keys().find(|(known, _)| *known == key) {
+        let holder = holder.to_string();
+        return Err(EnrolError::KeyOfPeer { holder }).with_context(shown);
+    }
     let holder = fleet.sites().iter().find(|other| other.public_key == Some(key));
     if let Some(other) = holder.filter(|other| other.id != site.id) {
         let (part, site) = ("tunnel_public_key", other.id.clone());
