@@ -35,8 +35,9 @@ pub struct Certificate {
 /// The certificate of the gateway with its private key.
 #[derive(Debug)]
 pub struct ClientIdentity {
-    /// The certificate of the gateway, and then the others in the order of the file. Never empty.
-    chain: Vec<Certificate>,
+    certificate: Certificate,
+    /// The others, in the order of the file.
+    issuers: Vec<Certificate>,
     key: PrivateKeyDer<'static>,
 }
 
@@ -70,7 +71,7 @@ impl ClientIdentity {
     /// # Errors
     /// When a file cannot be read or used, or the key is not that of the first certificate.
     pub fn read(files: &ClientCertificate) -> Result<Self, CertificateFault> {
-        let chain = pem::read_certificates(&files.cert_file)?;
+        let mut chain = pem::read_certificates(&files.cert_file)?;
         let key = pem::read_key(&files.key_file)?;
         let shown = |path: &Path| path.display().to_string();
         let Ok(signing) = any_supported_type(&key) else {
@@ -81,7 +82,10 @@ impl ClientIdentity {
             public_key.as_deref().is_none_or(|public_key| public_key == one.facts.public_key)
         };
         match chain.iter().position(has_key) {
-            Some(0) => Ok(Self { chain, key }),
+            Some(0) => {
+                let certificate = chain.remove(0);
+                Ok(Self { certificate, issuers: chain, key })
+            }
             Some(_) => Err(CertificateFault::ChainOrder { path: shown(&files.cert_file) }),
             None => Err(CertificateFault::KeyMismatch {
                 path: shown(&files.key_file),
@@ -92,21 +96,23 @@ impl ClientIdentity {
 
     /// Returns the certificate of the gateway.
     #[must_use]
-    pub fn certificate(&self) -> Option<&Certificate> {
-        self.chain.first()
+    pub const fn certificate(&self) -> &Certificate {
+        &self.certificate
     }
 
     /// Returns whether each certificate is followed by that of its issuer, as some brokers require
     /// (RFC 5246, 7.4.2).
     #[must_use]
     pub fn is_ordered(&self) -> bool {
-        let mut pairs = self.chain.iter().zip(self.chain.iter().skip(1));
+        let all = [&self.certificate].into_iter().chain(&self.issuers);
+        let mut pairs = all.zip(&self.issuers);
         pairs.all(|(one, issuer)| one.facts.issuer == issuer.facts.subject)
     }
 
     /// Returns the certificates, that of the gateway first, and the private key.
     #[must_use]
     pub fn into_parts(self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        (self.chain.into_iter().map(|one| one.der).collect(), self.key)
+        let all = [self.certificate].into_iter().chain(self.issuers);
+        (all.map(|one| one.der).collect(), self.key)
     }
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use e2e::{
     BrowserPage, EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, NodeRed, PlcConfig, Process,
-    Simulator,
+    Pymodbus,
 };
+use provisioning::plc::Table;
 use test_settings::DASHBOARD_SECONDS;
 
 const TEMPERATURE: &str = ".edge-temperature";
@@ -26,6 +27,9 @@ fn a_value_is_seen_a_setpoint_is_typed_and_the_reply_is_shown() {
     page.see(".edge-quality", "good");
     page.see(".edge-broker-state", "connected");
 
+    // Number("  ") is 0, which the PLC would take.
+    page.enter(INPUT, "  ");
+    page.see(REPLY, "Type a number.");
     page.enter(INPUT, "21.5");
     page.see(REPLY, "done, the PLC holds 21.5 °C");
     page.see(SETPOINT, "21.5 °C");
@@ -46,8 +50,9 @@ fn a_value_is_seen_a_setpoint_is_typed_and_the_reply_is_shown() {
 /// While the broker is restarted and the PLC is away, the page says so.
 #[test]
 fn the_flow_shows_that_the_broker_or_the_plc_is_away_and_goes_on() {
-    let (mut broker, node_red, plc) =
-        (Mosquitto::start(), NodeRed::with_dashboard(), Simulator::start());
+    let (mut broker, node_red, mut plc) =
+        (Mosquitto::start(), NodeRed::with_dashboard(), Pymodbus::start());
+    plc.set_registers(Table::HoldingRegister, 10, &[0, 0x41AC]);
     let pump = PlcConfig::new("pump6", "M241", plc.address())
         .tag("temperature", "%MW10", "REAL")
         .tag("pressure", "%MW12", "REAL")
@@ -56,14 +61,15 @@ fn the_flow_shows_that_the_broker_or_the_plc_is_away_and_goes_on() {
         Gateway::start_ready(GatewayConfig::with_broker("amsterdam-01", broker.url()).plc(pump));
     let _flow = node_red.start(&broker);
     let mut page = BrowserPage::open(&node_red.page("dashboard/pump6"));
-    page.see(TEMPERATURE, r"\d °C");
+    page.see(TEMPERATURE, "21.5 °C");
     let end = Instant::now() + Duration::from_secs(DASHBOARD_SECONDS.number());
 
     broker.kill();
     page.see(".edge-broker-state", "no connection to the broker");
+    plc.set_registers(Table::HoldingRegister, 10, &[0, 0x429B]);
     broker.start_again();
     page.see(".edge-broker-state", "^ *Broker *connected");
-    page.see(TEMPERATURE, r"\d °C");
+    page.see(TEMPERATURE, "77.5 °C");
     while Instant::now() < end {
         page.see(".edge-quality", "good");
         std::thread::sleep(Duration::from_secs(1));

@@ -7,12 +7,12 @@ mod expiry;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use prometheus::GaugeVec;
 use provisioning::certificates::{self, Certificate, CertificateFault, ClientIdentity};
-use provisioning::config::{ClientCertificate, Tls};
+use provisioning::config::Tls;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
@@ -30,8 +30,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// When each certificate ends, by its file, or by the address of the broker that sent it.
 pub(super) type CertificateEnds = BTreeMap<String, CertificateEnd>;
 
-/// When a certificate ends, in seconds since 1970, or why that is not known. In a file with several
-/// it is the first end.
+/// When a certificate ends, in seconds since 1970, or why that is not known. Of the authorities in
+/// `ca_file` it is the last end, because one that is valid is enough; in `cert_file` it is the end
+/// of the gateway's own certificate.
 pub(super) type CertificateEnd = Result<i64, CertificateFault>;
 
 /// The files of `[mqtt]` with certificates, as they were when they changed last.
@@ -44,12 +45,12 @@ struct CertificateFiles {
     client: Option<Certificate>,
 }
 
-/// What changes when a file is replaced or rewritten.
+/// What changes when a file is replaced or rewritten, or gets another owner or mode.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct CertificateStamp {
     inode: u64,
     len: u64,
-    modified: (i64, i64),
+    changed: (i64, i64),
 }
 
 /// Keeps the ends of all certificates up to date until `stop` fires: in
@@ -64,6 +65,8 @@ pub(super) async fn watch(
 ) {
     let mut files = Box::new(CertificateFiles::new(tls));
     let mut in_use = uplink.certificates_in_use();
+    // Requested once: each attempt to connect reads the files anyway.
+    let mut requested: Option<Certificate> = None;
     let mut checks = interval(CHECK_INTERVAL);
     loop {
         let woken = async {
@@ -88,7 +91,9 @@ pub(super) async fn watch(
         let now = clock::now().as_whole_seconds();
         if let (Some(used), Some(on_disk)) = (&used.client, &files.client)
             && is_renewal_due(used, on_disk, now)
+            && requested.as_ref() != Some(on_disk)
         {
+            requested = Some(on_disk.clone());
             tracing::info!("the certificate of this gateway was renewed: connecting with it");
             uplink.request_renewal();
         }
@@ -132,23 +137,26 @@ impl CertificateFiles {
 
     /// Reads the files again if one of them has changed.
     fn update(&mut self) {
-        let key = self.tls.client.iter().map(|own| &own.key_file);
-        let files = self.certificate_files();
-        let stamps: Vec<_> =
-            files.iter().chain(key).map(|file| CertificateStamp::read(file).ok()).collect();
+        let own = self.tls.client.iter().flat_map(|own| [&own.cert_file, &own.key_file]);
+        let files = self.tls.ca_file.iter().chain(own);
+        let stamps: Vec<_> = files.map(|file| CertificateStamp::read(file).ok()).collect();
         if stamps == self.stamps && !self.ends.values().any(Result::is_err) {
             return;
         }
         self.stamps = stamps;
-        self.ends =
-            files.iter().map(|file| (file.display().to_string(), first_end(file))).collect();
-        let read = |own: &ClientCertificate| ClientIdentity::read(own).ok()?.certificate().cloned();
-        self.client = self.tls.client.as_ref().and_then(read);
-    }
-
-    fn certificate_files(&self) -> Vec<PathBuf> {
-        let own = self.tls.client.iter().map(|own| &own.cert_file);
-        self.tls.ca_file.iter().chain(own).cloned().collect()
+        self.ends.clear();
+        self.client = None;
+        if let Some(file) = &self.tls.ca_file {
+            self.ends.insert(file.display().to_string(), last_end(file));
+        }
+        if let Some(own) = &self.tls.client {
+            // With the key: a certificate without its key is of no use to a connection.
+            let identity = ClientIdentity::read(own);
+            let certificate = identity.map(|identity| identity.certificate().clone());
+            let end = certificate.as_ref().map(|one| one.facts.not_after).map_err(Clone::clone);
+            self.ends.insert(own.cert_file.display().to_string(), end);
+            self.client = certificate.ok();
+        }
     }
 }
 
@@ -158,16 +166,16 @@ impl CertificateStamp {
         Ok(Self {
             inode: metadata.ino(),
             len: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
 }
 
-/// Returns when the first of the certificates in a file ends. One unreadable certificate makes the
+/// Returns when the last of the authorities in a file ends. One unreadable certificate makes the
 /// whole file invalid, as it does for a connection.
-fn first_end(file: &Path) -> CertificateEnd {
+fn last_end(file: &Path) -> CertificateEnd {
     let all = certificates::read_certificates(file)?;
-    Ok(all.iter().map(|one| one.facts.not_after).min().unwrap_or_default())
+    Ok(all.iter().map(|one| one.facts.not_after).max().unwrap_or_default())
 }
 
 #[cfg(test)]

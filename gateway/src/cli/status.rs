@@ -64,8 +64,9 @@ pub(super) fn explain_error(error: FetchError, state_dir: &Path) -> anyhow::Erro
     if let Ok(reason) = waiting {
         let reason = String::from_utf8_lossy(&reason);
         return anyhow!(
-            "the gateway waits, because its last start failed: {}",
-            Escaped(reason.trim())
+            "No gateway answers in {state_dir}. Its last start failed: {}. `systemctl status \
+             edge-gateway` shows whether it tries again.",
+            Escaped(reason.trim().trim_end_matches('.'))
         );
     }
     if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {

@@ -12,14 +12,16 @@
 use std::time::{Duration, Instant};
 
 use super::{ClockReading, KnownTimes};
+use provisioning::certificates::WRITTEN_AT;
+
 use crate::model::{ClockPeriod, TrustLevel, UnixTime};
 
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
 const YEAR: i64 = 31_557_600 * SECOND;
 
-/// When this version was written, 2026-11-01: no gateway runs it earlier.
-const BUILD_TIME_FLOOR: UnixTime = UnixTime::from_micros(1_793_491_200 * SECOND);
+/// When this version was written: no gateway runs it earlier.
+const BUILD_TIME_FLOOR: UnixTime = UnixTime::from_micros(WRITTEN_AT * SECOND);
 /// A clock that is this far after the time seen last has to be vouched for.
 const MAX_PLAUSIBLE_AHEAD: i64 = YEAR;
 /// For this long without a break: a time server that is wrong is noticed by then, or loses its

@@ -181,8 +181,13 @@ impl SessionFailure {
                 | Self::NoPingresp
                 | Self::NoAcknowledgement
                 | Self::NotWritten
+                | Self::Dial(DialError::TlsTimedOut { .. })
         );
-        let was_unheard = matches!(self, Self::Closed | Self::SubscriptionClosed)
+        let is_close = matches!(
+            self,
+            Self::Closed | Self::SubscriptionClosed | Self::Dial(DialError::TlsClosed { .. })
+        );
+        let was_unheard = is_close
             || matches!(self, Self::Disconnected(said) if said.code == reason_code::KEEP_ALIVE_TIMEOUT);
         is_unheard || was_unheard && matches!(fault, DialError::NoTunnel { .. })
     }

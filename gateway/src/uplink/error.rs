@@ -144,6 +144,12 @@ pub enum DialError {
         "The broker {broker} requires a certificate of this gateway: set cert_file and key_file."
     )]
     ClientCertificateMissing { broker: String },
+    /// A broker may ask for a certificate without requiring one, and close for another reason.
+    #[error(
+        "The broker {broker} asked for a certificate of this gateway, which has none, and closed \
+         the connection: set cert_file and key_file if it requires one; else try another version."
+    )]
+    ClosedWithoutCertificate { broker: String },
     #[error(
         "The broker {broker} does not know the authority that issued the certificate in cert_file: \
          add it to the broker's cafile, and put intermediate certificates into cert_file."

@@ -103,7 +103,7 @@ impl ClientSetup {
         let (client, key) = match &tls.client {
             Some(files) => {
                 let (own, key) = certified_key(ClientIdentity::read(files)?, broker)?;
-                (own, Some(Arc::new(key)))
+                (Some(own), Some(Arc::new(key)))
             }
             None => (None, None),
         };
@@ -122,8 +122,8 @@ impl ClientSetup {
 fn certified_key(
     identity: ClientIdentity,
     broker: &HostPort,
-) -> Result<(Option<Certificate>, CertifiedKey), DialError> {
-    let own = identity.certificate().cloned();
+) -> Result<(Certificate, CertifiedKey), DialError> {
+    let own = identity.certificate().clone();
     let (chain, key) = identity.into_parts();
     let key = any_supported_type(&key).map_err(|error| tls_failed(&error, broker))?;
     Ok((own, CertifiedKey::new(chain, key)))
@@ -142,10 +142,13 @@ fn tls_failed(error: &dyn std::fmt::Display, broker: &HostPort) -> DialError {
 fn handshake_error(error: io::Error, context: &HandshakeContext) -> DialError {
     match error.downcast::<rustls::Error>() {
         Ok(error) => explain(&error, context),
-        Err(error) => context.early_end().unwrap_or_else(|| DialError::TlsClosed {
-            broker: context.broker.to_string(),
-            port: context.broker.port,
-            cause: ForeignText::of(&error),
-        }),
+        Err(error) => {
+            let is_end = error.kind() == io::ErrorKind::UnexpectedEof;
+            context.early_end().filter(|_| is_end).unwrap_or_else(|| DialError::TlsClosed {
+                broker: context.broker.to_string(),
+                port: context.broker.port,
+                cause: ForeignText::of(&error),
+            })
+        }
     }
 }

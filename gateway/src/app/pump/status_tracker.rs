@@ -347,7 +347,12 @@ impl StatusTracker {
         let due = ends.iter().filter_map(|(file, end)| {
             let notice = notices.on_checked(file, *end.as_ref().ok()?, seconds?)?;
             let ExpiryNotice { file, days, .. } = &notice;
-            tracing::warn!(target: CERTIFICATE, file, days, "this certificate expires soon");
+            let state = if *days < 0 {
+                "this certificate has expired"
+            } else {
+                "this certificate expires soon"
+            };
+            tracing::warn!(target: CERTIFICATE, file, days, "{state}");
             Some(notice)
         });
         due.collect()

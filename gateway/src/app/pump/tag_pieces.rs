@@ -20,6 +20,8 @@ pub(super) fn write_piece(
     now: Instant,
 ) -> TagPiece {
     let deadline = Instant::now() + MAX_PIECE_TIME;
+    // Of all classes and PLCs: many of them may have fewer tags than this.
+    let mut visited = 0_usize;
     let mut text = String::with_capacity(MAX_PIECE_BYTES + MAX_PIECE_BYTES / 8);
     loop {
         if position.is_start_of_family() {
@@ -41,7 +43,8 @@ pub(super) fn write_piece(
                 position.family.write_tag(&mut text, &pipeline.name, latest);
             }
             position.tag += 1;
-            let is_look = position.tag.is_multiple_of(TAGS_PER_LOOK);
+            visited += 1;
+            let is_look = visited.is_multiple_of(TAGS_PER_LOOK);
             if text.len() >= MAX_PIECE_BYTES || is_look && Instant::now() >= deadline {
                 return TagPiece { text, next: Some(position) };
             }

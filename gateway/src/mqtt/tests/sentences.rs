@@ -41,6 +41,7 @@ fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
         DialError::InvalidServerName { host: broker() },
         DialError::UnknownAuthority { broker: broker(), issuer: ForeignText::default() },
         DialError::ClientCertificateMissing { broker: broker() },
+        DialError::ClosedWithoutCertificate { broker: broker() },
         DialError::NotTls { broker: broker() },
         DialError::TlsClosed { broker: broker(), port: 1883, cause: ForeignText::default() },
         DialError::TlsTimedOut { broker: broker(), port: 1883 },

@@ -28,7 +28,7 @@ impl HandshakeContext {
     /// for a certificate that is not configured.
     pub(super) fn early_end(&self) -> Option<DialError> {
         let is_missing = self.record.is_client_asked() && self.client.is_none();
-        is_missing.then(|| DialError::ClientCertificateMissing { broker: self.broker.to_string() })
+        is_missing.then(|| DialError::ClosedWithoutCertificate { broker: self.broker.to_string() })
     }
 
     /// Returns when the certificates were checked, in seconds since 1970.

@@ -26,6 +26,9 @@ impl<S: ByteStream> BrokerTlsStream<S> {
 
     /// Returns what an error of the stream means.
     fn explained(&self, error: io::Error) -> io::Error {
+        if self.has_data {
+            return error;
+        }
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         let explained = tls.map(|tls| explain(tls, &self.context));
         let explained = explained.or_else(|| self.early_end());
