@@ -1,4 +1,4 @@
-//! Files that are whole or missing, whatever ends the program that writes them.
+//! Files that are whole or missing, however the program that writes them ends.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -27,7 +27,7 @@ pub(crate) fn create_new(path: &Path, content: &[u8], mode: u32) -> io::Result<(
     }
     created?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(dir.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
 /// Writes the file that will be put at `path`, beside it. It is not flushed to the disk.

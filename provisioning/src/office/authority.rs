@@ -62,8 +62,8 @@ pub enum AuthorityError {
     WrongKey,
     /// The authority ends before the certificate would.
     #[error(
-        "the authority ends on {date}, and nothing makes a new one: set authentication = \"password\" in \
-             [broker], and give each site a password with `edge-provision rotate SITE --password`"
+        "the authority ends on {date}, and no command makes a new one: set authentication = \
+             \"password\" in [broker], and give each site a password with `edge-provision rotate SITE --password`"
     )]
     AuthorityEnds {
         /// Last day of the authority.
@@ -225,8 +225,8 @@ pub fn end(certificate: &str) -> Result<Timestamp, AuthorityError> {
     Timestamp::from_second(seconds).map_err(|_| AuthorityError::NoCertificate)
 }
 
-/// Returns whether a certificate in PEM is for this name and this address, as [`Authority::issue_hub`]
-/// makes it.
+/// Returns whether a certificate in PEM is for this name and this address, as
+/// [`Authority::issue_hub`] makes it.
 ///
 /// # Errors
 /// When it is not one.

@@ -100,8 +100,8 @@ impl Boxes {
     }
 
     /// Refuses the keys of a site's box for ever, and `others` as well, and removes its enrolment.
-    /// The keys of `incoming`, the next box of the site, are left out: a command that was interrupted
-    /// may have stored it already.
+    /// The keys of `incoming`, the next box of the site, are left out: a command that was
+    /// interrupted may have stored it already.
     ///
     /// # Errors
     /// When a file cannot be written.

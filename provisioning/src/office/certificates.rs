@@ -118,7 +118,8 @@ impl Certificates {
     }
 
     /// Returns the certificate of a gateway in PEM, and the file that shall hold it. Issues a new
-    /// one if there is none, if the box has another key, and 60 days before the end.
+    /// one if there is none of the present authority for the key of the box, and 60 days before
+    /// the end.
     ///
     /// # Errors
     /// When one must be issued and the key of the authority is not here, or the request asks for
@@ -144,7 +145,8 @@ impl Certificates {
     }
 
     /// Issues a certificate for the broker of a hub if it has none that fits its key, its name, its
-    /// address and the authority, and 60 days before the end. Returns the certificate; the private key is in `secrets/hubs/NAME/broker.key`.
+    /// address and the authority, and 60 days before the end. Returns the certificate; the private
+    /// key is in `secrets/hubs/NAME/broker.key`.
     ///
     /// # Errors
     /// When one must be issued and the key of the authority is not here; when a file cannot be

@@ -4,13 +4,15 @@
 //! |---|---|
 //! | `secrets/hubs/NAME/tunnel.key` | private key of a hub |
 //! | `secrets/sites/ID/mqtt.password.1` | password of a site at the broker for its login 1 |
-//! | `secrets/sites/ID/mqtt.password.2` | for its login 2; the one before is valid while it is here |
+//! | `secrets/sites/ID/mqtt.password.2` | for login 2; the one before is valid while it is here |
 //! | `secrets/sites/ID/sealed.digest` | shows that `sealed/ID.age` holds these secrets |
 //! | `secrets/sites/ID/tunnel.key` | private key of a site, only if it was made here |
 //! | `secrets/office/mqtt.password` | password of the user `office` at the broker |
 //! | `secrets/hubs/NAME/broker.key` | private key of a broker's certificate |
 //! | `secrets/signing.key` | key that signs bundles, in a file of minisign |
 //! | `secrets/offline.key` | the second one: keep it elsewhere |
+//! | `secrets/signing.key.2` | a new key that waits until list 2 of signing keys is written |
+//! | `secrets/signing.key.old.1` | the key before it, which list 1 was the last to have |
 //! | `secrets/lock` | nothing: it is locked by the command that changes the fleet |
 //! | `secrets/ca.key` | private key of the authority; may be kept elsewhere |
 

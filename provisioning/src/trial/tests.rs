@@ -377,7 +377,7 @@ proptest! {
             for trials in [&trials, &open(&disk)] {
                 let record = trials.record();
                 let tried = record.tried.as_ref().map(|tried| tried.counter);
-                let counter = tried.or(record.confirmed.map(|(_, counter)| counter));
+                let counter = tried.or_else(|| record.confirmed.map(|(_, counter)| counter));
                 prop_assert_eq!(bundle_in_use(trials), counter.map(content));
                 prop_assert!(counter <= Some(record.last_counter()));
             }

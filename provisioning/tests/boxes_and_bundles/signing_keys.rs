@@ -65,7 +65,7 @@ fn the_other_keys_of_a_list_stay() {
     }
 }
 
-/// Whatever stops a rotation, no key that boxes trust is lost.
+/// No key that boxes trust is lost, wherever a rotation stops.
 #[test]
 fn a_rotation_that_stopped_anywhere_is_typed_again() {
     for (what, name) in [("--signing-key", "signing.key"), ("--offline-key", "offline.key")] {

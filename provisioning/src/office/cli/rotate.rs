@@ -27,7 +27,7 @@ A new password comes with a new user name. The hub lets both in until --confirme
 that takes its new bundle back is not locked out.")]
 pub(super) struct RotateOptions {
     /// The site.
-    #[arg(value_name = "SITE", value_parser = super::label, 
+    #[arg(value_name = "SITE", value_parser = super::label,
         required_unless_present_any = ["signing_key", "offline_key"],
         conflicts_with_all = ["signing_key", "offline_key"])]
     site: Option<String>,

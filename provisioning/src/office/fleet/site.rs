@@ -57,8 +57,8 @@ impl Site {
     }
 }
 
-/// User of the programs at the office and at the hub, who may do everything at the broker. A site of
-/// this name would be that user, by its password or by the name in its certificate.
+/// User of the programs at the office and at the hub, who may do everything at the broker. A site
+/// of this name would be that user, by its password or by the name in its certificate.
 pub(crate) const OFFICE_USER: &str = "office";
 
 /// Checks a name for a site: a label of a host name that is no other user of the broker.
@@ -69,8 +69,8 @@ pub(crate) fn check_id(id: &str) -> Result<(), Rejection> {
         return Err((message, help.to_owned()));
     }
     if id == OFFICE_USER {
-        let help = "the user `office` of the broker may do everything: choose another name, such as \
-                    amsterdam-01";
+        let help = "the user `office` of the broker may do everything: choose another name, \
+                    such as amsterdam-01";
         return Err((message, help.to_owned()));
     }
     Ok(())
