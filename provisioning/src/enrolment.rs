@@ -88,6 +88,9 @@ impl Enrolment {
         }
         // Mail and editors of Windows change the line ends.
         let text = text.replace("\r\n", "\n");
+        if text.contains('\r') {
+            return Err(EnrolmentError::Foreign);
+        }
         let mut table: Table = text.parse().map_err(|_| EnrolmentError::Foreign)?;
         match table.remove("format") {
             Some(Value::Integer(FORMAT)) => {}

@@ -82,6 +82,9 @@ fn an_enrolment_has_one_form() {
         let read = Enrolment::parse(&quoted);
         assert!(read.is_err() || read.unwrap().to_string() == quoted, "{before}");
     }
+    // It would be another text when it is read again.
+    let returns = text.replace(begin, &format!("\r\r\n{begin}"));
+    assert_eq!(Enrolment::parse(&returns), Err(EnrolmentError::Foreign));
     let quotes = text.replace(begin, &format!("\\\"\\\"\\\"{begin}"));
     assert_eq!(Enrolment::parse(&quotes), Err(EnrolmentError::Foreign));
     let without_header = text.strip_prefix(HEADER).unwrap();
