@@ -1,4 +1,5 @@
 mod commands;
+mod events;
 mod unreliable_brokers;
 mod wrong_clock;
 
