@@ -191,7 +191,8 @@ impl Triggers {
         let first_id = self.first_id;
         let is_queued = |ticket: Option<u64>| match ticket {
             Some(ticket) => queue.holds(EntryId::from_ticket(ticket)),
-            None => queue.holds_before(first_id),
+            // Those of earlier runs may be in a storage that is attached later.
+            None => queue.lacks_storage() || queue.holds_before(first_id),
         };
         let mut has_decided = false;
         for plc in self.plcs.values_mut() {
@@ -297,19 +298,14 @@ impl Pump {
 impl TriggeredPlc {
     /// Records that a word was written, or refused for good. Returns the event message.
     fn end_word(&mut self, word: u16, report: &WriteReport) -> Map<String, Json> {
-        let exception = match report.outcome {
-            WriteOutcome::Refused(code) => Some(code),
-            _ => None,
-        };
-        match exception {
-            Some(_) => self.count_failed(1, exception),
-            None => {
-                if std::mem::take(&mut self.is_failing) {
-                    let plc = self.name.as_str();
-                    tracing::info!(target: EVENTS, plc, "events are acknowledged again");
-                }
-                self.count(CommandOutcome::Done);
+        if let WriteOutcome::Refused(exception) = report.outcome {
+            self.count_failed(1, Some(exception));
+        } else {
+            if std::mem::take(&mut self.is_failing) {
+                let plc = self.name.as_str();
+                tracing::info!(target: EVENTS, plc, "events are acknowledged again");
             }
+            self.count(CommandOutcome::Done);
         }
         audit(self, word, report)
     }

@@ -83,8 +83,8 @@ impl EventRun {
         let (order_sender, orders) = mpsc::channel(16);
         let inputs = CommandInputs { orders: vec![order_sender], local: mpsc::channel(1).1 };
         let metrics = Metrics::new(&config, "hash").unwrap();
-        let storage = DirStorage::open(&dir.join(QUEUE_DIR)).unwrap();
-        let ends = (QueueStorage::Open(storage), outbox);
+        let storage = DirStorage::open(&dir.join(QUEUE_DIR));
+        let ends = (storage.map_or_else(QueueStorage::Unusable, QueueStorage::Open), outbox);
         let pump = Pump::new(&config, "hash", &metrics, health_inputs(), ends, inputs);
         let mut tasks = JoinSet::new();
         tasks.spawn(pump.run(from_plcs, from_broker, GRACE));
@@ -305,6 +305,28 @@ async fn a_lost_message_of_an_earlier_run_delays_only_until_the_others_are_sent(
     // Event 8 is not acknowledged, so that the queue is not empty.
     again.acknowledge(tickets[0]).await;
     assert_eq!(again.words().await, [7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_in_a_storage_that_is_attached_late_are_not_taken_for_lost() {
+    let mut run = EventRun::start().await;
+    run.cycle(Ok(5)).await;
+    let _sixth = run.event(6).await;
+    let seventh = run.event(7).await;
+    run.acknowledge(seventh).await;
+    settle_down().await;
+    let dir = new_dir();
+    copy_dir(&run.dir, &dir);
+    let (queue, kept) = (dir.join(QUEUE_DIR), dir.join(KEPT_QUEUE));
+    fs::rename(&queue, &kept).unwrap();
+    fs::write(&queue, "no directory").unwrap();
+    let mut again = EventRun::start_in(dir, IecType::Uint, run.at).await;
+    assert!(again.words().await.is_empty());
+    fs::remove_file(&queue).unwrap();
+    fs::rename(&kept, &queue).unwrap();
+    let resent = again.message(6).await;
+    again.acknowledge(resent).await;
+    assert_eq!(again.words().await, [6, 7]);
 }
 
 #[tokio::test(start_paused = true)]
