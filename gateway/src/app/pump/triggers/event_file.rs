@@ -15,7 +15,7 @@ use crate::state_file::StateFile;
 
 /// Most bytes that one event takes in the file, in `waiting` and in `owed`.
 const EVENT_BYTES: usize = 80;
-/// Most bytes that a PLC takes beside its events.
+/// Most bytes that a PLC takes in addition to its events.
 const PLC_BYTES: usize = 4 << 10;
 
 /// What is saved of the event of a PLC.

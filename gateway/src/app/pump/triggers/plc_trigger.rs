@@ -14,7 +14,7 @@ use crate::model::{
 /// Pause before a word that could not be written is written again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Most events whose messages are waited for, and most words that wait to be written. Beyond, the
-/// oldest is given up.
+/// oldest is dropped.
 pub(super) const MAX_WAITING: usize = 1_000;
 /// In place of TRUE: the word has no type.
 const TRUE_WORD: u16 = 1;
