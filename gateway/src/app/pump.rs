@@ -47,7 +47,7 @@ use crate::model::{Message, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{self, DiskJobDone, Entry, Queue, TopicId};
+use crate::queue::{self, DiskJobDone, Entry, EntryId, Queue, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -143,7 +143,8 @@ impl Pump {
         };
         let clock_history = ClockHistory::new(*health_inputs.clock.borrow());
         let clock = health_inputs.clock.clone();
-        let triggers = Triggers::new(config, command_inputs.orders.clone());
+        let orders = command_inputs.orders.clone();
+        let triggers = Triggers::new(config, &metrics.plcs, orders, queue.next_entry_id());
         let commands = Commands::new(config, hash, &metrics.plcs, clock, command_inputs);
         let mut status_tracker = StatusTracker::new(config, hash, metrics, health_inputs);
         status_tracker.update_queue(&queue);
@@ -202,7 +203,7 @@ impl Pump {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.advance_commands();
-            self.triggers.send_orders();
+            self.triggers.send_orders(|plc| self.commands.wanted_program(plc));
             let more = self.send();
             self.start_jobs();
             let due = self.queue.next_deadline().into_iter().chain(more.at()).min();
@@ -216,6 +217,7 @@ impl Pump {
                 Some(done) = self.jobs.join_next() => self.on_job_done(done),
                 Some(request) = self.tag_requests.recv() => self.on_tag_request(request),
                 Some(event) = self.commands.next_event() => self.on_command_event(event),
+                () = self.triggers.saved() => self.on_events_saved(),
                 () = clock::sleep_until(due) => {}
                 () = task::yield_now(), if more == NextSend::Now => {}
                 _ = ticks.tick() => self.on_tick(),
@@ -288,13 +290,13 @@ impl Pump {
         let memory = entry.memory_bytes();
         let event = match &entry {
             Entry::Record(record) => {
-                self.triggers.event_value(record).map(|value| (record.plc, value))
+                self.triggers.event_value(record).map(|value| (record.plc, record.at, value))
             }
             Entry::Message(_) => None,
         };
         let id = self.queue.push(topic, entry, now);
-        if let (Some(id), Some((plc, value))) = (id, event) {
-            self.triggers.on_queued(id, (plc, &value));
+        if let (Some(id), Some((plc, at, value))) = (id, event) {
+            self.triggers.on_queued(id, (plc, at, &value));
         }
         self.status_tracker.on_produced(id.map(|id| self.queue.stored_bytes(id)), memory);
     }
@@ -365,12 +367,15 @@ impl Pump {
             }
             self.offer_deferred(is_released);
         }
-        if let Ticket::Entry(id) = Ticket::from_number(ticket)
-            && let Some(topic) = self.queue.acknowledge(id, now())
-        {
+        if let Ticket::Entry(id) = Ticket::from_number(ticket) {
+            self.settle_acknowledged(id);
+        }
+    }
+
+    /// Removes a message from the queue that the broker has.
+    fn settle(&mut self, id: EntryId) {
+        if let Some(topic) = self.queue.acknowledge(id, now()) {
             self.drop_reports.on_acknowledged(topic);
-            self.triggers.on_acknowledged(id);
-            self.triggers.confirm_events(&self.queue);
         }
     }
 
@@ -491,7 +496,7 @@ impl Pump {
     fn on_tick(&mut self) {
         self.retry_storage();
         self.commands.on_tick();
-        self.triggers.confirm_events(&self.queue);
+        self.triggers.on_tick(&self.queue);
         self.status_tracker.set_writes(&self.commands.sentences());
         self.end_pauses();
         self.announce_gaps();
@@ -568,6 +573,7 @@ impl Pump {
         {
             self.queue.attach_storage(storage, now());
             self.holds.forget_all();
+            self.triggers.forget_tickets(self.queue.next_entry_id());
             if self.queue.lacks_storage() {
                 return;
             }

@@ -1,4 +1,5 @@
 mod commands;
+mod events;
 mod unreliable_brokers;
 mod wrong_clock;
 
@@ -153,11 +154,11 @@ async fn the_page_of_tag_values_is_written_family_by_family_in_short_pieces() {
     let TestPump { mut pump, plcs, from_plcs, broker: _broker, from_broker, outgoing: _outgoing } =
         TestPump::new(&config, &metrics);
     let page = pump.tag_page();
-    // The last PLC has not been read yet.
-    for plc in 0..PLCS - 1 {
-        plcs.send(cycle_of(plc, plc)).await.unwrap();
-    }
     let reading = async move {
+        // The last PLC has not been read yet.
+        for plc in 0..PLCS - 1 {
+            plcs.send(cycle_of(plc, plc)).await.unwrap();
+        }
         tokio::time::sleep(TICK_INTERVAL).await;
         let (mut text, mut pieces, mut next) = (String::new(), 0, Some(TagPosition::START));
         while let Some(position) = next {
