@@ -48,7 +48,8 @@ pub(super) struct KeptSessions {
 struct KeptSession {
     begins_clean: bool,
     violations: u8,
-    has_begun_clean: bool,
+    /// Whether it was ended over a foreign subscription in this run.
+    was_foreign: bool,
 }
 
 impl KeptSessions {
@@ -88,11 +89,17 @@ impl KeptSessions {
             && request.persistence == SessionPersistence::Clean
     }
 
+    /// Returns whether a session that began like this may be ended over a foreign subscription:
+    /// once, because a broker that subscribes for its clients would do so again.
+    pub(super) fn may_begin_clean(&self, broker: usize, request: SessionRequest) -> bool {
+        request.persistence != SessionPersistence::Clean
+            && self.brokers.get(&broker).is_none_or(|kept| !kept.was_foreign)
+    }
+
     /// Records that a session with this broker was established.
     pub(super) fn on_connected(&mut self, broker: usize, request: SessionRequest) {
         let kept = self.brokers.entry(broker).or_default();
         if request.opening == SessionOpening::Clean {
-            kept.has_begun_clean |= kept.begins_clean;
             kept.begins_clean = false;
         }
     }
@@ -106,10 +113,12 @@ impl KeptSessions {
         let kept = self.brokers.entry(broker).or_default();
         let is_violation = matches!(failure, SessionFailure::Protocol(_));
         kept.violations = if is_violation { kept.violations.saturating_add(1) } else { 0 };
+        let is_foreign =
+            matches!(failure, SessionFailure::ForeignSubscription) && !kept.was_foreign;
+        kept.was_foreign |= is_foreign;
         // What is too large, the broker would send again at once.
         let is_due = matches!(failure, SessionFailure::TooLarge { .. })
-            // Once: a broker that subscribes for its clients would do so again.
-            || matches!(failure, SessionFailure::ForeignSubscription) && !kept.has_begun_clean
+            || is_foreign
             || kept.violations >= MAX_VIOLATIONS;
         if is_due {
             kept.violations = 0;
@@ -133,22 +142,27 @@ pub(super) struct SubscriptionPause {
 pub(super) enum PauseCause {
     /// The broker closes the connection instead of answering.
     Closed,
+    /// The broker does not answer.
+    Silent,
     /// The broker sends a message that is too large, and would send it again after every SUBSCRIBE
     /// if it has retained it.
     TooLarge,
 }
 
 impl SubscriptionPause {
-    /// Records the end of a session, or of an attempt at one.
-    pub(super) fn on_failed(&mut self, failure: &SessionFailure, now: Instant) {
+    /// Records the end of a session, or of an attempt at one. Returns whether a pause begins.
+    pub(super) fn on_failed(&mut self, failure: &SessionFailure, now: Instant) -> bool {
         let is_over_subscription = failure.is_over_subscription();
         self.failures = if is_over_subscription { self.failures + 1 } else { 0 };
-        if matches!(failure, SessionFailure::TooLarge { .. }) {
-            self.until = Some((now + SUBSCRIBE_RETRY, PauseCause::TooLarge));
-        } else if self.failures >= MAX_SUBSCRIPTION_FAILURES {
-            self.until = Some((now + SUBSCRIBE_RETRY, PauseCause::Closed));
-            self.failures = 0;
-        }
+        let cause = match failure {
+            SessionFailure::TooLarge { .. } => PauseCause::TooLarge,
+            _ if self.failures < MAX_SUBSCRIPTION_FAILURES => return false,
+            SessionFailure::NoSuback => PauseCause::Silent,
+            _ => PauseCause::Closed,
+        };
+        self.failures = 0;
+        self.until = Some((now + SUBSCRIBE_RETRY, cause));
+        true
     }
 
     /// Returns the end of the pause, and its cause; `None` when there is none.
@@ -214,9 +228,26 @@ mod tests {
         let mut sessions = KeptSessions::new(KEPT);
         assert!(sessions.on_failed(0, &SessionFailure::ForeignSubscription));
         let clean = asked(&sessions, 0, MqttVersion::V5);
+        assert!(!sessions.may_begin_clean(0, clean));
+        assert!(sessions.may_begin_clean(1, clean), "another broker");
         sessions.on_connected(0, clean);
         assert!(!sessions.on_failed(0, &SessionFailure::ForeignSubscription));
-        assert_eq!(asked(&sessions, 0, MqttVersion::V5).opening, SessionOpening::Resume);
+        let resumed = asked(&sessions, 0, MqttVersion::V5);
+        assert_eq!(resumed.opening, SessionOpening::Resume);
+        assert!(!sessions.may_begin_clean(0, resumed));
+    }
+
+    #[test]
+    fn only_a_foreign_subscription_uses_up_the_clean_begin_for_one() {
+        let mut sessions = KeptSessions::new(KEPT);
+        assert!(sessions.on_failed(0, &SessionFailure::TooLarge { size: 2 << 20 }));
+        let clean = asked(&sessions, 0, MqttVersion::V5);
+        sessions.on_connected(0, clean);
+        let resumed = asked(&sessions, 0, MqttVersion::V5);
+        assert!(sessions.may_begin_clean(0, resumed));
+        assert!(sessions.on_failed(0, &SessionFailure::ForeignSubscription));
+        let not_kept = SessionRequest { persistence: CLEAN, ..resumed };
+        assert!(!KeptSessions::new(KEPT).may_begin_clean(0, not_kept), "nothing comes again");
     }
 
     #[test]
@@ -225,13 +256,23 @@ mod tests {
         for failure in
             [SessionFailure::SubscriptionClosed, SessionFailure::Closed, SessionFailure::NoSuback]
         {
-            pause.on_failed(&failure, now);
+            assert!(!pause.on_failed(&failure, now), "{failure:?}");
             assert_eq!(pause.current(now), None, "{failure:?}");
         }
-        pause.on_failed(&SessionFailure::SubscriptionClosed, now);
+        assert!(pause.on_failed(&SessionFailure::SubscriptionClosed, now));
         let until = now + SUBSCRIBE_RETRY;
-        pause.on_failed(&SessionFailure::Closed, now);
+        assert!(!pause.on_failed(&SessionFailure::Closed, now));
         assert_eq!(pause.current(now), Some((until, PauseCause::Closed)));
         assert_eq!(pause.current(until), None);
+    }
+
+    #[test]
+    fn a_broker_that_does_not_answer_is_told_from_one_that_closes() {
+        let (mut pause, now) = (SubscriptionPause::default(), Instant::now());
+        assert!(!pause.on_failed(&SessionFailure::NoSuback, now));
+        assert!(pause.on_failed(&SessionFailure::NoSuback, now));
+        assert_eq!(pause.current(now).map(|(_, cause)| cause), Some(PauseCause::Silent));
+        assert!(pause.on_failed(&SessionFailure::TooLarge { size: 2 << 20 }, now));
+        assert_eq!(pause.current(now).map(|(_, cause)| cause), Some(PauseCause::TooLarge));
     }
 }

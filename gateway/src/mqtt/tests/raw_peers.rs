@@ -36,6 +36,8 @@ struct RawConnect {
 enum ScriptedBytes {
     /// Sends this and keeps the connection open.
     Bytes(Vec<u8>),
+    /// Sends this and answers nothing else.
+    Silence(Vec<u8>),
     /// Closes the connection.
     Close,
     /// Sends this, and closes the connection after the next packet.
@@ -126,10 +128,17 @@ async fn serve(
         let (will_retain, will_qos) = (flags & 0x20 != 0, flags >> 3 & 3);
         let begins_clean = flags & 2 != 0;
         let connect = RawConnect { version, will_retain, will_qos, begins_clean };
+        let answer = answers.get(number).or_else(|| answers.last());
+        if let Some(ScriptedBytes::Silence(bytes)) = answer {
+            stream.write_all(bytes).await.unwrap();
+            // The CONNECT is reported only once the client waits for the next answer.
+            let _ = stream.read(&mut [0; 1024]).await;
+        }
         if connects.send(connect).await.is_err() {
             return;
         }
-        match answers.get(number).or_else(|| answers.last()) {
+        match answer {
+            Some(ScriptedBytes::Silence(_)) => open.push(stream),
             Some(ScriptedBytes::Bytes(bytes)) => {
                 stream.write_all(bytes).await.unwrap();
                 open.push(stream);
@@ -388,6 +397,84 @@ async fn a_broker_that_closes_over_the_subscription_still_gets_messages() {
     let connects = [world.next_connect().await, world.next_connect().await];
     assert!(connects.iter().all(|connect| !connect.begins_clean));
     assert!(world.next_connect().await.begins_clean, "what the broker stores would come at once");
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_answer_the_subscription_is_not_said_to_close() {
+    let silent = ScriptedBytes::Silence(V5_CONNACK.to_vec());
+    let answers = vec![silent.clone(), silent, ScriptedBytes::bytes(V5_CONNACK)];
+    let mut world = RawWorld::start(answers, kept).await;
+
+    for _ in 0..2 {
+        assert!(!world.next_connect().await.begins_clean);
+        advance_clock(Duration::from_secs(16)).await;
+        let MqttEvent::Disconnected { sentence, retry_in, .. } = world.event().await else {
+            panic!("a session without SUBACK")
+        };
+        assert_eq!(sentence.detail.code, "no_suback");
+        tokio::task::yield_now().await;
+        advance_clock(retry_in).await;
+    }
+    world.connected().await;
+    let refused = MqttEvent::SubscriptionRefused {
+        filter: "edge/a/set/+".to_owned(),
+        code: 0x80,
+        reason: "the broker does not answer it".to_owned(),
+    };
+    assert_eq!(world.event().await, refused);
+}
+
+/// Returns what a broker sends at the start of a kept session with commands that wait: all of them
+/// before the SUBACK.
+fn waiting_commands(version: MqttVersion, count: u8, payload: usize) -> Vec<u8> {
+    let (connack, suback, properties): (_, &[u8], &[u8]) = match version {
+        MqttVersion::V311 => (V3_CONNACK, &[0x90, 3, 0, 1, 1], &[]),
+        MqttVersion::V5 => (V5_CONNACK, &[0x90, 4, 0, 1, 0, 1], &[0]),
+    };
+    let mut bytes = connack.to_vec();
+    bytes[2] = 1;
+    for packet_id in 1..=count {
+        let topic = b"edge/a/set/p";
+        let text = vec![b'x'; payload];
+        let body = [&[0, 12][..], topic, &[0, packet_id], properties, &text].concat();
+        bytes.push(0x32);
+        bytes.extend(encoded(body.len()));
+        bytes.extend(body);
+    }
+    bytes.extend(suback);
+    bytes
+}
+
+/// What is left unacknowledged would wait until the connection ends by chance, and occupy the
+/// Receive Maximum.
+#[tokio::test]
+async fn commands_before_the_suback_that_do_not_fit_come_in_the_next_session() {
+    for (version, count, payload, fitting) in
+        [(MqttVersion::V311, 100, 10, 64), (MqttVersion::V5, 6, 900 << 10, 4)]
+    {
+        let answer = ScriptedBytes::Bytes(waiting_commands(version, count, payload));
+        let mut world = RawWorld::start(vec![answer], |settings| {
+            kept(settings);
+            settings.mqtt.version = Some(version);
+        })
+        .await;
+        world.connected().await;
+        for _ in 0..fitting {
+            let event = world.event().await;
+            let MqttEvent::Received(IncomingMessage { delivery: Some(tag), .. }) = event else {
+                panic!("{event:?} instead of a command")
+            };
+            world.outbox.send(MqttRequest::Acknowledge(tag)).await.unwrap();
+        }
+        assert!(!world.next_connect().await.begins_clean);
+
+        tokio::task::yield_now().await;
+        advance_clock(Duration::from_secs(10)).await;
+
+        assert_eq!(world.failure().await.0, "messages_waiting", "{version:?}");
+        advance_clock(Duration::from_secs(1)).await;
+        assert!(!world.next_connect().await.begins_clean);
+    }
 }
 
 /// rumqttc does not know the packet ids of a kept session: without an end, the broker would send
