@@ -41,7 +41,7 @@ use failure::SessionFailure;
 use inbox::Inbox;
 pub use reason_code::{NOT_AUTHORIZED, PACKET_TOO_LARGE};
 use session_loop::{SessionEnd, SessionTerms};
-use session_start::{KeptSessions, PauseCause, SessionRequest, SubscriptionPause};
+use session_start::{KeptSessions, PauseCause, SessionRequest, SubscriptionPauses};
 
 /// Most messages in flight at once. A broker may allow fewer (MQTT 5.0, receive maximum); the rest
 /// waits in the outbox.
@@ -270,7 +270,7 @@ pub async fn run(
         traits,
         session: 0,
         kept_sessions,
-        subscription_pause: SubscriptionPause::default(),
+        subscription_pauses: SubscriptionPauses::default(),
     };
     stop.run_until_cancelled(Box::pin(client.run())).await;
     connected.set(0);
@@ -300,7 +300,7 @@ struct MqttClient {
     traits: BrokerTraits,
     session: u32,
     kept_sessions: KeptSessions,
-    subscription_pause: SubscriptionPause,
+    subscription_pauses: SubscriptionPauses,
 }
 
 /// The outbox is closed, or the receiver of events was dropped.
@@ -327,7 +327,7 @@ impl MqttClient {
     /// after it.
     async fn attempt(&mut self, broker: &config::Broker) -> Result<Duration, ClientClosed> {
         let (number, now) = (self.failover.current(), Instant::now());
-        let subscription_pause = self.subscription_pause.current(now);
+        let subscription_pause = self.subscription_pauses.current(number, now);
         let subscribes = subscription_pause.is_none() && !self.settings.subscriptions.is_empty();
         let request = self.traits.request(number, now);
         let session = self.kept_sessions.request(number, request.version, subscribes);
@@ -447,7 +447,7 @@ impl MqttClient {
         &mut self,
         refused: Vec<(String, u8)>,
     ) -> Result<(), ClientClosed> {
-        let pause = self.subscription_pause.current(Instant::now());
+        let pause = self.subscription_pauses.current(self.failover.current(), Instant::now());
         let cause = match pause.map(|(_, cause)| cause) {
             Some(PauseCause::Closed) => Some((NOT_AUTHORIZED, "the broker closes the connection")),
             Some(PauseCause::Silent) => {
@@ -474,8 +474,9 @@ impl MqttClient {
     /// Records why there is no session with the current broker. Called before the next broker is
     /// selected.
     fn on_failure(&mut self, failure: &SessionFailure, broker: &str) {
-        let pauses = self.subscription_pause.on_failed(failure, Instant::now());
-        let begins_clean = self.kept_sessions.on_failed(self.failover.current(), failure);
+        let number = self.failover.current();
+        let pauses = self.subscription_pauses.on_failed(number, failure, Instant::now());
+        let begins_clean = self.kept_sessions.on_failed(number, failure);
         // Without subscriptions, the next session begins clean as well.
         let is_kept = self.settings.persistence != SessionPersistence::Clean;
         if begins_clean || pauses && is_kept {

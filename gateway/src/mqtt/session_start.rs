@@ -128,10 +128,16 @@ impl KeptSessions {
     }
 }
 
-/// The time in which sessions begin without subscriptions: with them, the broker would end every
-/// session, and nothing could be published.
+/// The times in which sessions begin without subscriptions, for each broker by its number in the
+/// configuration: with subscriptions, that broker would end every session, and nothing could be
+/// published there. Another broker may accept them, and keep a session that is not to be lost.
 #[derive(Debug, Default)]
-pub(super) struct SubscriptionPause {
+pub(super) struct SubscriptionPauses {
+    brokers: BTreeMap<usize, SubscriptionPause>,
+}
+
+#[derive(Debug, Default)]
+struct SubscriptionPause {
     until: Option<(Instant, PauseCause)>,
     /// Ends of sessions in a row over the subscription.
     failures: u8,
@@ -149,9 +155,26 @@ pub(super) enum PauseCause {
     TooLarge,
 }
 
+impl SubscriptionPauses {
+    /// Records the end of a session with this broker, or of an attempt at one. Returns whether a
+    /// pause begins.
+    pub(super) fn on_failed(
+        &mut self,
+        broker: usize,
+        failure: &SessionFailure,
+        now: Instant,
+    ) -> bool {
+        self.brokers.entry(broker).or_default().on_failed(failure, now)
+    }
+
+    /// Returns the end of the pause at this broker, and its cause; `None` when there is none.
+    pub(super) fn current(&self, broker: usize, now: Instant) -> Option<(Instant, PauseCause)> {
+        self.brokers.get(&broker)?.until.filter(|(until, _)| now < *until)
+    }
+}
+
 impl SubscriptionPause {
-    /// Records the end of a session, or of an attempt at one. Returns whether a pause begins.
-    pub(super) fn on_failed(&mut self, failure: &SessionFailure, now: Instant) -> bool {
+    fn on_failed(&mut self, failure: &SessionFailure, now: Instant) -> bool {
         let is_over_subscription = failure.is_over_subscription();
         self.failures = if is_over_subscription { self.failures + 1 } else { 0 };
         let cause = match failure {
@@ -163,11 +186,6 @@ impl SubscriptionPause {
         self.failures = 0;
         self.until = Some((now + SUBSCRIBE_RETRY, cause));
         true
-    }
-
-    /// Returns the end of the pause, and its cause; `None` when there is none.
-    pub(super) fn current(&self, now: Instant) -> Option<(Instant, PauseCause)> {
-        self.until.filter(|(until, _)| now < *until)
     }
 }
 
@@ -252,27 +270,38 @@ mod tests {
 
     #[test]
     fn the_subscription_pauses_after_two_ends_over_it_in_a_row() {
-        let (mut pause, now) = (SubscriptionPause::default(), Instant::now());
+        let (mut pauses, now) = (SubscriptionPauses::default(), Instant::now());
         for failure in
             [SessionFailure::SubscriptionClosed, SessionFailure::Closed, SessionFailure::NoSuback]
         {
-            assert!(!pause.on_failed(&failure, now), "{failure:?}");
-            assert_eq!(pause.current(now), None, "{failure:?}");
+            assert!(!pauses.on_failed(0, &failure, now), "{failure:?}");
+            assert_eq!(pauses.current(0, now), None, "{failure:?}");
         }
-        assert!(pause.on_failed(&SessionFailure::SubscriptionClosed, now));
+        assert!(pauses.on_failed(0, &SessionFailure::SubscriptionClosed, now));
         let until = now + SUBSCRIBE_RETRY;
-        assert!(!pause.on_failed(&SessionFailure::Closed, now));
-        assert_eq!(pause.current(now), Some((until, PauseCause::Closed)));
-        assert_eq!(pause.current(until), None);
+        assert!(!pauses.on_failed(0, &SessionFailure::Closed, now));
+        assert_eq!(pauses.current(0, now), Some((until, PauseCause::Closed)));
+        assert_eq!(pauses.current(0, until), None);
     }
 
     #[test]
     fn a_broker_that_does_not_answer_is_told_from_one_that_closes() {
-        let (mut pause, now) = (SubscriptionPause::default(), Instant::now());
-        assert!(!pause.on_failed(&SessionFailure::NoSuback, now));
-        assert!(pause.on_failed(&SessionFailure::NoSuback, now));
-        assert_eq!(pause.current(now).map(|(_, cause)| cause), Some(PauseCause::Silent));
-        assert!(pause.on_failed(&SessionFailure::TooLarge { size: 2 << 20 }, now));
-        assert_eq!(pause.current(now).map(|(_, cause)| cause), Some(PauseCause::TooLarge));
+        let (mut pauses, now) = (SubscriptionPauses::default(), Instant::now());
+        assert!(!pauses.on_failed(0, &SessionFailure::NoSuback, now));
+        assert!(pauses.on_failed(0, &SessionFailure::NoSuback, now));
+        assert_eq!(pauses.current(0, now).map(|(_, cause)| cause), Some(PauseCause::Silent));
+        assert!(pauses.on_failed(0, &SessionFailure::TooLarge { size: 2 << 20 }, now));
+        assert_eq!(pauses.current(0, now).map(|(_, cause)| cause), Some(PauseCause::TooLarge));
+    }
+    #[test]
+    fn a_pause_concerns_one_broker_and_its_ends_in_a_row() {
+        let (mut pauses, now) = (SubscriptionPauses::default(), Instant::now());
+        let closed = SessionFailure::SubscriptionClosed;
+        assert!(!pauses.on_failed(0, &closed, now));
+        assert!(!pauses.on_failed(1, &closed, now), "each one may have been stopped");
+        assert!(!pauses.on_failed(2, &SessionFailure::Closed, now));
+        assert!(pauses.on_failed(0, &closed, now), "what others do changes nothing");
+        assert!(pauses.current(0, now).is_some());
+        assert_eq!((pauses.current(1, now), pauses.current(2, now)), (None, None));
     }
 }

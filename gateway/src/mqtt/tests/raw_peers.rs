@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::*;
+use crate::logging::CapturedLog;
 
 /// Far more than a test needs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -399,8 +400,33 @@ async fn a_broker_that_closes_over_the_subscription_still_gets_messages() {
     assert!(world.next_connect().await.begins_clean, "what the broker stores would come at once");
 }
 
+/// A session without subscriptions begins clean, and would end the one that the other broker keeps.
+#[tokio::test]
+async fn a_broker_that_closes_over_the_subscription_says_nothing_about_another() {
+    let closing = ScriptedBytes::CloseAfter(V5_CONNACK.to_vec());
+    let answers = [vec![closing; 4], vec![ScriptedBytes::bytes(V5_CONNACK)]].concat();
+    let mut world = RawWorld::start(answers, |settings| {
+        kept(settings);
+        let broker = settings.mqtt.brokers[0].clone();
+        settings.mqtt.brokers.push(broker);
+    })
+    .await;
+    for connection in 0..4 {
+        let MqttEvent::Disconnected { retry_in, .. } = world.event().await else {
+            panic!("a session without SUBACK")
+        };
+        assert!(!world.next_connect().await.begins_clean, "{connection}");
+        tokio::task::yield_now().await;
+        advance_clock(retry_in).await;
+    }
+    world.connected().await;
+    assert!(world.next_connect().await.begins_clean, "the second time in a row at this one");
+}
+
 #[tokio::test]
 async fn a_broker_that_does_not_answer_the_subscription_is_not_said_to_close() {
+    let log = CapturedLog::default();
+    let _captured = log.capture();
     let silent = ScriptedBytes::Silence(V5_CONNACK.to_vec());
     let answers = vec![silent.clone(), silent, ScriptedBytes::bytes(V5_CONNACK)];
     let mut world = RawWorld::start(answers, kept).await;
@@ -422,6 +448,8 @@ async fn a_broker_that_does_not_answer_the_subscription_is_not_said_to_close() {
         reason: "the broker does not answer it".to_owned(),
     };
     assert_eq!(world.event().await, refused);
+    let lost = "is ended: commands that wait there are lost";
+    assert_eq!(log.text().matches(lost).count(), 1, "{}", log.text());
 }
 
 /// Returns what a broker sends at the start of a kept session with commands that wait: all of them
