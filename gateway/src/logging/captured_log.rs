@@ -1,7 +1,7 @@
 //! The log of a test.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::subscriber::DefaultGuard;
 
@@ -26,7 +26,7 @@ impl CapturedLog {
 impl io::Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Self(lines) = self;
-        lines.lock().unwrap().extend_from_slice(bytes);
+        lines.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

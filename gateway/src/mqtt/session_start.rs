@@ -177,11 +177,14 @@ impl SubscriptionPause {
     fn on_failed(&mut self, failure: &SessionFailure, now: Instant) -> bool {
         let is_over_subscription = failure.is_over_subscription();
         self.failures = if is_over_subscription { self.failures + 1 } else { 0 };
-        let cause = match failure {
-            SessionFailure::TooLarge { .. } => PauseCause::TooLarge,
-            _ if self.failures < MAX_SUBSCRIPTION_FAILURES => return false,
-            SessionFailure::NoSuback => PauseCause::Silent,
-            _ => PauseCause::Closed,
+        let cause = if matches!(failure, SessionFailure::TooLarge { .. }) {
+            PauseCause::TooLarge
+        } else if self.failures < MAX_SUBSCRIPTION_FAILURES {
+            return false;
+        } else if matches!(failure, SessionFailure::NoSuback) {
+            PauseCause::Silent
+        } else {
+            PauseCause::Closed
         };
         self.failures = 0;
         self.until = Some((now + SUBSCRIBE_RETRY, cause));

@@ -2,6 +2,7 @@
 //! send.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::*;
@@ -47,9 +48,29 @@ enum ScriptedBytes {
     Flood(Vec<u8>),
 }
 
+impl RawConnect {
+    fn read(packet: &[u8]) -> Self {
+        // The level and the flags follow header, length and name of the protocol (3.1.2).
+        let more = usize::from(packet[1] & 0x80 != 0);
+        let (level, flags) = (packet[8 + more], packet[9 + more]);
+        let version = if level == 5 { MqttVersion::V5 } else { MqttVersion::V311 };
+        let (will_retain, will_qos) = (flags & 0x20 != 0, flags >> 3 & 3);
+        Self { version, will_retain, will_qos, begins_clean: flags & 2 != 0 }
+    }
+}
+
 impl ScriptedBytes {
     fn bytes(bytes: &[u8]) -> Self {
         Self::Bytes(bytes.to_vec())
+    }
+
+    /// Does what comes before the CONNECT is reported: only once the client waits for the answer to
+    /// its next packet.
+    async fn begin(&self, stream: &mut TcpStream) {
+        if let Self::Silence(bytes) = self {
+            stream.write_all(bytes).await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+        }
     }
 }
 
@@ -122,34 +143,24 @@ async fn serve(
         if stream.read(&mut connect).await.unwrap() == 0 {
             continue;
         }
-        // The level and the flags follow header, length and name of the protocol (3.1.2).
-        let more = usize::from(connect[1] & 0x80 != 0);
-        let (level, flags) = (connect[8 + more], connect[9 + more]);
-        let version = if level == 5 { MqttVersion::V5 } else { MqttVersion::V311 };
-        let (will_retain, will_qos) = (flags & 0x20 != 0, flags >> 3 & 3);
-        let begins_clean = flags & 2 != 0;
-        let connect = RawConnect { version, will_retain, will_qos, begins_clean };
-        let answer = answers.get(number).or_else(|| answers.last());
-        if let Some(ScriptedBytes::Silence(bytes)) = answer {
-            stream.write_all(bytes).await.unwrap();
-            // The CONNECT is reported only once the client waits for the next answer.
-            let _ = stream.read(&mut [0; 1024]).await;
-        }
+        let connect = RawConnect::read(&connect);
+        let answer = answers.get(number).or_else(|| answers.last()).unwrap();
+        answer.begin(&mut stream).await;
         if connects.send(connect).await.is_err() {
             return;
         }
         match answer {
-            Some(ScriptedBytes::Silence(_)) => open.push(stream),
-            Some(ScriptedBytes::Bytes(bytes)) => {
+            ScriptedBytes::Silence(_) => open.push(stream),
+            ScriptedBytes::Bytes(bytes) => {
                 stream.write_all(bytes).await.unwrap();
                 open.push(stream);
             }
-            Some(ScriptedBytes::Flood(bytes)) => while stream.write_all(bytes).await.is_ok() {},
-            Some(ScriptedBytes::CloseAfter(bytes)) => {
+            ScriptedBytes::Flood(bytes) => while stream.write_all(bytes).await.is_ok() {},
+            ScriptedBytes::CloseAfter(bytes) => {
                 stream.write_all(bytes).await.unwrap();
                 let _ = stream.read(&mut [0; 1024]).await;
             }
-            Some(ScriptedBytes::Close) | None => drop(stream),
+            ScriptedBytes::Close => drop(stream),
         }
     }
 }
@@ -572,7 +583,7 @@ async fn a_message_of_qos_2_is_acknowledged_in_two_steps_when_the_caller_says_so
 }
 
 /// Reads the next packet, with a length of one byte or two.
-async fn next_packet(stream: &mut tokio::net::TcpStream) -> Vec<u8> {
+async fn next_packet(stream: &mut TcpStream) -> Vec<u8> {
     let header = stream.read_u8().await.unwrap();
     let mut length = usize::from(stream.read_u8().await.unwrap());
     if length >= 0x80 {
