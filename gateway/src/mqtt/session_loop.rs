@@ -196,8 +196,8 @@ impl SessionLoop {
         }
     }
 
-    /// Handles the messages before SUBACK that did not fit: a kept session brings those of QoS 1 and
-    /// 2 again, once it is resumed. All others are lost, as after any disconnect.
+    /// Handles the messages before SUBACK that did not fit: a kept session brings those of QoS 1
+    /// and 2 again, once it is resumed. All others are lost, as after any disconnect.
     fn on_overflow(&mut self, overflow: Vec<DueAck>, lost: usize) {
         let is_kept = self.is_kept && !overflow.is_empty();
         let (repeated, lost) =
