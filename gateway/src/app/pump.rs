@@ -43,7 +43,7 @@ use self::triggers::Triggers;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
 use crate::metrics::{DropReason, Metrics, TagPage, TagRequest};
-use crate::model::{Message, Record, TrustLevel, UnixTime};
+use crate::model::{Message, OwnTopics, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
@@ -74,6 +74,7 @@ pub(super) enum QueueStorage {
 #[derive(Debug)]
 pub(super) struct Pump {
     gateway_id: String,
+    own_topics: OwnTopics,
     pipelines: Vec<PlcPipeline>,
     queue: Queue,
     storage_retry: StorageRetry,
@@ -115,6 +116,13 @@ impl BrokerSession {
         let alone = self.in_flight.values().next().filter(|_| self.in_flight.len() == 1);
         SessionSummary { alone: alone.copied(), is_first: !self.has_answered }
     }
+}
+
+/// Returns the topics on which this gateway publishes.
+fn own_topics(config: &Config) -> OwnTopics {
+    let published = config.plcs.iter().map(|plc| plc.publish.topic.clone());
+    let will = config.mqtt.will.iter().map(|will| will.topic.clone());
+    OwnTopics::new(&config.gateway.id, published.chain(will))
 }
 
 /// Returns the time of the runtime, which tests advance.
@@ -165,6 +173,7 @@ impl Pump {
             commands,
             triggers,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
+            own_topics: own_topics(config),
             gateway_id,
         }
     }

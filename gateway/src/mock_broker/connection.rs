@@ -304,6 +304,9 @@ impl ClientConnection {
             None => self.with_core(|core, id| core.on_subscribe(id, &wanted)),
         };
         self.write(Reply::SubAck { packet_id, codes })?;
+        let auto = self.script.auto_subscriptions.iter();
+        let auto: Vec<_> = auto.map(|filter| (filter.clone(), Qos::AtLeastOnce)).collect();
+        self.with_core(|core, id| core.on_subscribe(id, &auto));
         self.with_core(|core, id| core.send_retained(id, &wanted, Instant::now()));
         for message in self.script.after_subscribe.clone() {
             self.write(Reply::Publish { packet_id: 0, dup: false, message })?;

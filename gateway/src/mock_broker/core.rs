@@ -273,17 +273,22 @@ impl BrokerCore {
         let mut all_packets = Vec::new();
         for session in self.sessions.values_mut() {
             let matching = session.subscriptions.iter();
-            let qos = matching.filter(|(filter, _)| filter_matches(filter, &message.topic));
-            let Some(qos) = qos.map(|(_, qos)| *qos).max() else { continue };
-            if !self.access.may_read(session.user.as_deref(), &message.topic) {
+            let matching = matching.filter(|(filter, _)| filter_matches(filter, &message.topic));
+            let mut copies: Vec<Qos> = matching.map(|(_, qos)| *qos).collect();
+            if copies.is_empty() || !self.access.may_read(session.user.as_deref(), &message.topic) {
                 continue;
             }
-            session.push(Delivery {
-                qos: message.qos.min(qos),
-                message: Arc::clone(&message),
-                is_retained: false,
-                stored_at: now,
-            });
+            if !session.gets_copies {
+                copies = copies.into_iter().max().into_iter().collect();
+            }
+            for qos in copies {
+                session.push(Delivery {
+                    qos: message.qos.min(qos),
+                    message: Arc::clone(&message),
+                    is_retained: false,
+                    stored_at: now,
+                });
+            }
             if let Some(connection) = session.connection {
                 all_packets.push((connection, session.poll_packets(now)));
             }

@@ -306,7 +306,7 @@ impl Pump {
         let reply_to = message
             .response_topic
             .clone()
-            .map(|topic| ReplyTo::new(&self.gateway_id, topic, message.correlation_data.clone()));
+            .map(|topic| ReplyTo::new(&self.own_topics, topic, message.correlation_data.clone()));
         let asker = Asker::Broker { delivery: message.delivery, reply_to };
         let asker = self.commands.add_asker(asker);
         self.on_command(IncomingCommand {
