@@ -63,9 +63,6 @@ const REFUSED_RETRY: RetryPolicy = RetryPolicy {
     jitter: 0.0,
 };
 
-/// Most orders of one PLC that wait: those of about a second, even for a slow one.
-pub const MAX_WAITING_ORDERS: usize = 16;
-
 /// One connection, and the PLCs that are read over it.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -125,7 +122,7 @@ pub enum PlcEvent {
         /// The limit; absent when no cycle is skipped any more.
         limit: Option<RateLimit>,
     },
-    /// What became of a write order; exactly one for each.
+    /// What became of a write order; exactly one for each order for a PLC of the connection.
     Written(Box<WriteReport>),
     /// What was learned about the requests changed.
     Learned {

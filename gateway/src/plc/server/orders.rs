@@ -60,6 +60,11 @@ impl ServerState {
         (outcome, verdict.blame())
     }
 
+    /// Returns whether the session ended over the last write to the same range.
+    pub(in crate::plc) fn is_lost_write(&self, index: usize, request: &WriteRequest) -> bool {
+        self.unit(index).is_some_and(|unit| unit.lost_writes.contains(&request.range()))
+    }
+
     /// Judges the answer to a write; `None` when it was not sent.
     ///
     /// A device may drop the connection over a write that it rejects, so that a unit that had
@@ -71,24 +76,36 @@ impl ServerState {
         exchange: Exchange<()>,
         at: (Instant, f64),
     ) -> (Option<WriteAnswer>, Option<Blame>) {
-        let answer = exchange.answer.as_ref().map(to_write_answer);
-        let had_answered = self.unit(index).is_some_and(|unit| unit.session.has_answered);
-        let cause = if had_answered { LossCause::Request } else { LossCause::Unknown };
-        let (table, first, count) = request.range();
-        let count = u16::try_from(count).unwrap_or(u16::MAX);
-        let range = ReadRequest { table, first, count, tags: Vec::new() };
+        let answer = exchange.answer.as_ref().and_then(to_write_answer);
+        let is_lost = answer.is_some() && exchange.failure().is_some();
+        let mut cause = LossCause::Unknown;
+        if let Some(unit) = self.unit_mut(index).filter(|_| answer.is_some()) {
+            if is_lost {
+                unit.lost_writes.insert(request.range());
+            } else {
+                unit.lost_writes.remove(&request.range());
+            }
+            if unit.session.has_answered || exchange.is_repeated {
+                cause = LossCause::Request;
+            }
+        }
+        let range = request.to_read_request();
         let (_, verdict) = self.on_exchange(index, &range, exchange, cause, at);
         (answer, verdict.blame())
     }
 }
 
-fn to_write_answer(answer: &Result<(), RequestError>) -> WriteAnswer {
+/// Returns what became of a write; `None` when it was not sent.
+fn to_write_answer(answer: &Result<(), RequestError>) -> Option<WriteAnswer> {
     match answer {
-        Ok(()) => WriteAnswer::Acknowledged,
-        Err(RequestError::Refused(ACKNOWLEDGE | TARGET_FAILED_TO_RESPOND)) => WriteAnswer::Missing,
-        Err(RequestError::Refused(code)) => WriteAnswer::Refused(*code),
+        Ok(()) => Some(WriteAnswer::Acknowledged),
+        Err(RequestError::NotSent(_)) => None,
+        Err(RequestError::Refused(ACKNOWLEDGE | TARGET_FAILED_TO_RESPOND)) => {
+            Some(WriteAnswer::Missing)
+        }
+        Err(RequestError::Refused(code)) => Some(WriteAnswer::Refused(*code)),
         Err(
             RequestError::TimedOut(_) | RequestError::Garbled(_) | RequestError::Disconnected(_),
-        ) => WriteAnswer::Missing,
+        ) => Some(WriteAnswer::Missing),
     }
 }
