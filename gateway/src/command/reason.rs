@@ -15,8 +15,8 @@ const PROGRAM_CHANGED: &str = "the PLC has another program than the one with whi
                                were checked; check them, then set `accept_program`";
 const NO_ANSWER: &str =
     "the PLC did not answer: it may have taken the value; `read` is what it holds";
-const LOSES_CONNECTION: &str = "the PLC closes the connection or does not answer over writes to this \
-                                address; check that it lets the address be written";
+const LOSES_CONNECTION: &str = "the PLC closes the connection or does not answer over requests to \
+                                this address; check that it can be read and written";
 const INTERRUPTED: &str = "the gateway was restarted while the command was under way: the PLC may \
                            have taken the value; `read` is what it holds";
 
@@ -81,7 +81,7 @@ pub enum CommandReason {
     Exception(u8),
     /// The PLC does not answer, for this reason.
     Unreachable(Box<Sentence>),
-    /// The PLC closes the connection, or does not answer, over writes to this address.
+    /// The PLC closes the connection, or does not answer, over requests to this address.
     LosesConnection,
     /// Some values were written, as the reply says, before this happened.
     Partial(Box<Self>),

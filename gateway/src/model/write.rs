@@ -138,8 +138,8 @@ pub enum NotSentReason {
     Expired,
     /// The program of the PLC is not [`WriteOrder::program`].
     ProgramChanged,
-    /// The connection ended over the last write to these registers or coils, and over so many
-    /// requests lately that another loss would stop the reads.
+    /// The connection ended over the last such request to these registers or coils, and another
+    /// loss now would stop the reads.
     LosesConnection,
     /// The gateway stops.
     Stopping,

@@ -1,17 +1,16 @@
 //! One `[[plc]]`: its requests, what is known of it, and what was reported. Pure: `now` is an
 //! argument, and events are appended to a list that the poll task sends.
 
-use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use provisioning::config;
 use provisioning::plan::{Plan, ReadRequest};
-use provisioning::plc::Table;
 
 use super::cycle::{CompleteCycle, CycleValues, FollowUp};
 use super::device_name::DeviceName;
 use super::identity_probe::{Identification, IdentityProbe};
+use super::lost_registers::LostRegisters;
 use super::request_tuner::RequestTuner;
 use super::server::PROGRAM_POLL_PERIOD;
 use super::session::{RequestError, UnitAddress};
@@ -35,8 +34,10 @@ pub(super) struct UnitState {
     pub(super) backoff: UnitBackoff,
     pub(super) identity_probe: IdentityProbe,
     pub(super) device_name: DeviceName,
-    /// Ranges over whose last write the session ended: table, first address and count.
-    pub(super) lost_writes: BTreeSet<(Table, u16, usize)>,
+    /// Those over whose last write the session ended.
+    pub(super) lost_writes: LostRegisters,
+    /// Those over whose last read for an order the session ended.
+    pub(super) lost_reads: LostRegisters,
     /// Whether its last request was answered, and its server has not failed since.
     pub(super) is_answering: bool,
     /// State of the current session; replaced with the connection.
@@ -75,7 +76,8 @@ impl UnitState {
             backoff: UnitBackoff::new(),
             identity_probe: IdentityProbe::new(config.model),
             device_name: DeviceName::new(config.model),
-            lost_writes: BTreeSet::new(),
+            lost_writes: LostRegisters::default(),
+            lost_reads: LostRegisters::default(),
             is_answering: false,
             session: PerSession::default(),
             is_identity_outdated: false,

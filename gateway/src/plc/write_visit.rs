@@ -181,6 +181,31 @@ impl WriteVisit {
         }
     }
 
+    /// Takes that the session ended over a read of registers over which one had ended before. What
+    /// cannot be read back is left out of the report.
+    pub(super) fn on_read_lost(&mut self) {
+        match self.phase {
+            VisitPhase::Reading(_) => {
+                self.end(WriteOutcome::NotSent(NotSentReason::LosesConnection));
+            }
+            VisitPhase::ReadingBack(index) if index + 1 < self.read_backs.len() => {
+                self.phase = VisitPhase::ReadingBack(index + 1);
+            }
+            VisitPhase::ReadingBack(_) => self.phase = VisitPhase::Finished,
+            VisitPhase::Writing(_) | VisitPhase::Finished => {}
+        }
+    }
+
+    /// Leaves out a read that was only to test the connection. Returns whether it was.
+    pub(super) fn skip_test_read(&mut self) -> bool {
+        let VisitPhase::Reading(index) = self.phase else { return false };
+        let is_test = self.reads.get(index).is_some_and(|span| !self.is_needed(*span));
+        if is_test {
+            self.phase = VisitPhase::Reading(index + 1);
+        }
+        is_test
+    }
+
     /// Takes what became of a write that was sent.
     pub(super) fn on_write(&mut self, answer: WriteAnswer) {
         let VisitPhase::Writing(index) = self.phase else { return };

@@ -9,7 +9,7 @@ use super::Poller;
 use crate::clock;
 use crate::model::{NotSentReason, WriteOrder};
 use crate::plc::PlcEvent;
-use crate::plc::connection::now;
+use crate::plc::connection::{Exchange, now};
 use crate::plc::session::{Connector, WriteRequest};
 use crate::plc::write_visit::{ReadFirst, VisitStep, WriteVisit};
 
@@ -161,27 +161,42 @@ impl<C: Connector> Poller<C> {
         }
     }
 
-    /// Returns whether the request was sent.
+    /// Returns whether the visit may go on: the request was sent, or is left out since it may cost
+    /// the session.
     async fn read_for_order(
         &mut self,
         unit: usize,
         request: &ReadRequest,
         visit: &mut WriteVisit,
     ) -> bool {
-        let may_be_stale = self.connection.may_be_stale();
+        let was_lost = self.server.is_lost_read(unit, request);
+        if was_lost && visit.skip_test_read() {
+            return true;
+        }
+        if was_lost && !self.connection.may_search() {
+            visit.on_read_lost();
+            return true;
+        }
+        // A request that ends sessions is not sent twice to find out that it did so again.
+        let may_be_stale = self.connection.may_be_stale() && !was_lost;
+        let had_answered = self.server.unit(unit).is_some_and(|unit| unit.session.has_answered);
         let Some(mut exchange) = self.exchange(unit, request).await else { return false };
         if may_be_stale && exchange.is_closed() && self.reopen_stale(unit, request, &exchange).await
         {
             match self.exchange(unit, request).await {
-                Some(again) => exchange = again,
+                Some(again) => exchange = Exchange { is_repeated: had_answered, ..again },
                 None => return false,
             }
         }
-        let is_sent = exchange.answer.is_some();
+        let (is_sent, is_lost) = (exchange.answer.is_some(), exchange.failure().is_some());
         let at = (now(), self.connection.random());
         let (outcome, blame) = self.server.on_order_read(unit, request, exchange, at);
         self.on_blame(blame);
-        visit.on_read(outcome);
+        if was_lost && is_lost {
+            visit.on_read_lost();
+        } else {
+            visit.on_read(outcome);
+        }
         is_sent
     }
 

@@ -152,6 +152,32 @@ fn what_is_written_in_part_has_no_time_limit_and_is_read_back() {
 }
 
 #[test]
+fn a_read_that_may_cost_the_session_is_left_out_only_if_nothing_depends_on_it() {
+    let now = Instant::now();
+    let plc = support::plc("M241", &[("%MW0", 1000)]);
+    let mut visit = WriteVisit::new(order(&[words(20, &[1])]), &plc, ReadFirst::Always);
+    assert!(matches!(visit.next_step(now), VisitStep::Read(_)));
+    assert!(visit.skip_test_read());
+    assert!(matches!(visit.next_step(now), VisitStep::Write(_)));
+    assert!(!visit.skip_test_read());
+    visit.on_write(WriteAnswer::Acknowledged);
+    assert!(matches!(visit.next_step(now), VisitStep::Read(_)));
+    assert!(!visit.skip_test_read());
+    visit.on_read_lost();
+    assert!(matches!(visit.next_step(now), VisitStep::Finish));
+    let report = visit.into_report(UnixTime::default());
+    assert_eq!((report.outcome, &report.images[0].read), (WriteOutcome::Done, &None));
+
+    let order = WriteOrder { expect: vec![words(30, &[7])], ..order(&[words(20, &[1])]) };
+    let mut visit = WriteVisit::new(order, &plc, ReadFirst::Always);
+    assert!(!visit.skip_test_read(), "it is compared");
+    visit.on_read_lost();
+    assert!(matches!(visit.next_step(now), VisitStep::Finish));
+    let outcome = visit.into_report(UnixTime::default()).outcome;
+    assert_eq!(outcome, WriteOutcome::NotSent(NotSentReason::LosesConnection));
+}
+
+#[test]
 fn the_first_request_that_is_not_acknowledged_ends_the_writes() {
     let images = [words(20, &[1]), words(30, &[2]), words(40, &[3])];
     for (answer, outcome, state) in [
