@@ -33,5 +33,11 @@ pub const MAX_TAGS: usize = 64;
 pub const MAX_WAITING: usize = 16;
 /// Most ids of one PLC that are kept.
 pub const MAX_IDS: usize = 10_000;
+/// Most ids of all PLCs together that are kept.
+pub const MAX_ALL_IDS: usize = 50_000;
+/// Who sends the commands of `edge-gateway write`, in events.
+pub const LOCAL_SENDER: &str = "local";
+/// Who writes the word `acknowledge` of an event of a PLC, in events.
+const ACKNOWLEDGE_SENDER: &str = "acknowledge";
 /// Longest text of the sender that is kept, such as an id, in characters.
 const MAX_TEXT_CHARS: usize = 128;

@@ -151,7 +151,7 @@ fn a_taken_port_is_reported_once_and_tried_again() {
         let status = Command::new(Gateway::program()).arg("status").arg(site.file()).output();
         let status = status.expect("the program starts");
         let text = String::from_utf8_lossy(&status.stderr);
-        let is_named = text.contains("its last start failed: cannot serve metrics on");
+        let is_named = text.contains("Its last start failed: cannot serve metrics on");
         (is_named && status.status.code() == Some(1)).then_some(())
     });
     drop(blocker);

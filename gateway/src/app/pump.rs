@@ -301,6 +301,9 @@ impl Pump {
 
     /// Handles an event of the MQTT task.
     fn on_mqtt_event(&mut self, event: &mqtt::MqttEvent) {
+        if self.is_from_broker(event) {
+            self.commands.on_heard();
+        }
         if self.replies.on_mqtt_event(event) {
             return;
         }
@@ -333,6 +336,24 @@ impl Pump {
             | mqtt::MqttEvent::Deferred { ticket: None, .. }
             | mqtt::MqttEvent::SubscriptionRefused { .. } => {}
             mqtt::MqttEvent::Received(ref message) => self.on_message(message),
+        }
+    }
+
+    /// Returns whether an event shows that the broker was there a moment ago. That a session began is
+    /// recorded with what it brings.
+    fn is_from_broker(&self, event: &mqtt::MqttEvent) -> bool {
+        match *event {
+            mqtt::MqttEvent::Connected { .. } | mqtt::MqttEvent::Disconnected { .. } => false,
+            // A message with QoS 0 was only written to the connection.
+            mqtt::MqttEvent::Acknowledged { ticket } => {
+                let message = self.session.as_ref().and_then(|open| open.in_flight.get(&ticket));
+                message.is_none_or(|message| message.is_confirmed)
+            }
+            // The MQTT task refuses a message that is too long for the broker by itself.
+            mqtt::MqttEvent::Refused { code, .. } => code != mqtt::PACKET_TOO_LARGE,
+            mqtt::MqttEvent::Deferred { .. }
+            | mqtt::MqttEvent::SubscriptionRefused { .. }
+            | mqtt::MqttEvent::Received(_) => true,
         }
     }
 

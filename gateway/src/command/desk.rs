@@ -63,6 +63,9 @@ pub enum CommandEffect {
         asker: Option<u64>,
         /// The reply.
         reply: CommandReply,
+        /// Whether the command was recorded. If not, it was refused, and nothing limits how fast
+        /// such commands come.
+        is_recorded: bool,
     },
     /// An event of the audit trail.
     Audit {
@@ -77,6 +80,8 @@ struct PendingCommand {
     asker: Option<u64>,
     id: Option<CommandId>,
     by: Option<String>,
+    /// What a command of an earlier run names: the event that said so may be lost with that run.
+    interrupted: Option<Map<String, Value>>,
     order: WriteOrder,
 }
 
@@ -148,7 +153,8 @@ impl CommandDesk {
             let content =
                 ReplyContent { reason: Some(CommandReason::Interrupted), ..Default::default() };
             let reply = CommandReply::new(id.as_ref(), content, time.wall);
-            let body = trail::outcome_event(&intent.plc, intent.by.as_deref(), &reply);
+            let (by, write) = (intent.by.as_deref(), Some(&intent.write));
+            let body = trail::outcome_event(&intent.plc, by, write, &reply);
             self.effects.push_back(CommandEffect::Audit { body });
             self.ledger.end(intent.number, &reply, time.now);
             return;
@@ -162,8 +168,10 @@ impl CommandDesk {
             program: None,
             not_after: None,
         };
-        let pending = PendingCommand { asker: None, id, by: intent.by, order: order.clone() };
-        self.pending.insert(intent.number, pending);
+        let Intent { by, write, .. } = intent;
+        let interrupted = Some(write);
+        let pending = PendingCommand { asker: None, id, by, interrupted, order: order.clone() };
+        self.pending.insert(order.number, pending);
         self.effects.push_back(CommandEffect::Order(order));
     }
 
@@ -181,7 +189,7 @@ impl CommandDesk {
             Err(reply) => reply,
         };
         self.effects.push_back(CommandEffect::Settled { asker });
-        self.effects.push_back(CommandEffect::Reply { plc, asker: Some(asker), reply });
+        self.push_reply(plc, Some(asker), reply, false);
     }
 
     /// Accepts a command, or returns the reply that refuses it.
@@ -255,7 +263,8 @@ impl CommandDesk {
         };
         self.unrecorded.push(order.number);
         self.ledger.begin(intent, time.now);
-        let pending = PendingCommand { asker: Some(incoming.asker), id, by, order };
+        let asker = Some(incoming.asker);
+        let pending = PendingCommand { asker, id, by, interrupted: None, order };
         self.pending.insert(pending.order.number, pending);
     }
 
@@ -295,9 +304,9 @@ impl CommandDesk {
         }
     }
 
-    /// Records that the PLC task does not take an order any more.
-    pub fn on_order_refused(&mut self, number: u64, time: CommandTime) {
-        self.fail(number, CommandReason::Stopping, time);
+    /// Records that the PLC task does not take an order, for this reason.
+    pub fn on_order_refused(&mut self, number: u64, reason: CommandReason, time: CommandTime) {
+        self.fail(number, reason, time);
     }
 
     /// Ends a command that was not carried out.
@@ -315,7 +324,7 @@ impl CommandDesk {
         }
         self.ledger.withdraw(number, &reply, time.now);
         self.effects.extend(pending.asker.map(|asker| CommandEffect::Settled { asker }));
-        self.reply(&pending, reply);
+        self.push_reply(pending.order.plc, pending.asker, reply, false);
     }
 
     /// Records what became of an order.
@@ -341,14 +350,14 @@ impl CommandDesk {
         let plc = self.plcs.get(usize::from(pending.order.plc));
         let name = plc.map(|plc| plc.name.clone()).unwrap_or_default();
         self.ledger.end(pending.order.number, &reply, now);
-        let body = trail::outcome_event(&name, pending.by.as_deref(), &reply);
+        let (by, write) = (pending.by.as_deref(), pending.interrupted.as_ref());
+        let body = trail::outcome_event(&name, by, write, &reply);
         self.effects.push_back(CommandEffect::Audit { body });
-        self.reply(pending, reply);
+        self.push_reply(pending.order.plc, pending.asker, reply, true);
     }
 
-    fn reply(&mut self, pending: &PendingCommand, reply: CommandReply) {
-        let (plc, asker) = (pending.order.plc, pending.asker);
-        self.effects.push_back(CommandEffect::Reply { plc, asker, reply });
+    fn push_reply(&mut self, plc: u16, asker: Option<u64>, reply: CommandReply, is_recorded: bool) {
+        self.effects.push_back(CommandEffect::Reply { plc, asker, reply, is_recorded });
     }
 
     /// Records which program a PLC has. The first one that is seen with a configuration is the only
@@ -363,6 +372,17 @@ impl CommandDesk {
             plc.wanted_program = Some(signature);
             let (plc, config) = (plc.name.clone(), self.config_hash.clone());
             self.ledger.set_program(AcceptedProgram { plc, config, signature });
+        }
+    }
+
+    /// Takes over which programs the PLCs have from a desk that could record nothing.
+    pub fn take_over_programs(&mut self, old: &Self) {
+        for (index, plc) in (0..).zip(&old.plcs) {
+            let Some(program) = plc.program else { continue };
+            // The accepted one first: what replaced it meanwhile must not become the accepted one.
+            for signature in plc.wanted_program.into_iter().chain([program]) {
+                self.on_program(index, signature);
+            }
         }
     }
 

@@ -13,17 +13,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::message::CommandId;
-use super::{CommandReply, MAX_IDS};
+use super::{CommandReply, MAX_ALL_IDS, MAX_IDS};
 use crate::model::ProgramSignature;
 
 /// How long an id is kept.
 const ID_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Most ids of all PLCs together.
-const MAX_ALL_IDS: usize = 50_000;
 /// A longer reply is stored without its tags, so that many replies take little memory.
 const MAX_STORED_REPLY: usize = 512;
 /// A file shorter than this is not rewritten.
 const MIN_REWRITE_BYTES: u64 = 256 << 10;
+/// How often a full ledger looks for ids that are old: that takes a look at each of them.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the running time is recorded while there are ids.
 const RUNNING_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -128,6 +128,8 @@ pub(super) struct CommandLedger {
     lines: Vec<u8>,
     has_intents: bool,
     recorded_running_at: Instant,
+    /// When it looked for old ids last because it was full.
+    looked_for_room_at: Option<Instant>,
     file_bytes: u64,
     /// Bytes of the file after it was rewritten last.
     rewritten_bytes: u64,
@@ -146,6 +148,7 @@ impl CommandLedger {
             lines: Vec::new(),
             has_intents: false,
             recorded_running_at: now,
+            looked_for_room_at: None,
             file_bytes: file.len().try_into().unwrap_or(u64::MAX),
             rewritten_bytes: 0,
         };
@@ -226,13 +229,16 @@ impl CommandLedger {
         Some(if stored.is_of_this_run { IdState::Answered(reply) } else { IdState::Stored(reply) })
     }
 
-    /// Returns whether there is room for another id of this PLC. Forgets only ids that are old.
+    /// Returns whether there is room for another id of this PLC. Forgets only ids that are old, and
+    /// looks for them once a minute: a flood of commands must not cost a look at each id.
     pub(super) fn has_room(&mut self, plc: &str, now: Instant) -> bool {
         let is_full = |ledger: &Self| {
             ledger.ids.get(plc).is_some_and(|ids| ids.len() >= MAX_IDS)
                 || ledger.ids.values().map(BTreeMap::len).sum::<usize>() >= MAX_ALL_IDS
         };
-        if is_full(self) {
+        let is_look_due = self.looked_for_room_at.is_none_or(|at| now >= at + FORGET_INTERVAL);
+        if is_full(self) && is_look_due {
+            self.looked_for_room_at = Some(now);
             self.forget_old(now);
         }
         !is_full(self)
@@ -365,4 +371,47 @@ fn parse_line(line: &[u8]) -> Option<LedgerRecord> {
     let json = json.strip_prefix(b" ")?;
     let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()?;
     (crc32c::crc32c(json) == sum).then(|| serde_json::from_slice(json).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::CommandState;
+
+    /// Returns a ledger in which each of these PLCs has [`MAX_IDS`] ids.
+    fn full_ledger(plcs: &[&str], now: Instant) -> CommandLedger {
+        let mut ledger = CommandLedger::load(&[], now);
+        for plc in plcs {
+            for id in 0..MAX_IDS {
+                let number = ledger.next_number();
+                let (plc, id) = ((*plc).to_owned(), Some(id.to_string()));
+                let (write, expect) = (Map::new(), Map::new());
+                ledger.begin(Intent { number, plc, id, by: None, write, expect }, now);
+                let reply = CommandReply { state: CommandState::Done, body: Map::new() };
+                ledger.end(number, &reply, now);
+            }
+        }
+        ledger
+    }
+
+    #[test]
+    fn all_plcs_together_have_fifty_thousand_ids() {
+        let now = Instant::now();
+        let mut ledger = full_ledger(&["a", "b", "c", "d"], now);
+        assert!(!ledger.has_room("a", now) && ledger.has_room("f", now));
+        let mut ledger = full_ledger(&["a", "b", "c", "d", "e"], now);
+        assert!(!ledger.has_room("f", now));
+    }
+
+    #[test]
+    fn a_full_ledger_looks_for_old_ids_once_a_minute() {
+        let start = Instant::now();
+        let mut ledger = full_ledger(&["a"], start);
+        let old = start + ID_AGE;
+        let second = Duration::from_secs(1);
+        assert!(!ledger.has_room("a", old - second));
+        assert!(!ledger.has_room("a", old), "it has just looked");
+        assert!(!ledger.has_room("a", old - second + FORGET_INTERVAL - second));
+        assert!(ledger.has_room("a", old - second + FORGET_INTERVAL));
+    }
 }

@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 
 use super::reason::shortened;
 use super::{
-    CommandReason, MAX_COMMAND_BYTES, MAX_TAGS, MAX_TEXT_CHARS, MessageFault, strict_json,
+    ACKNOWLEDGE_SENDER, CommandReason, LOCAL_SENDER, MAX_COMMAND_BYTES, MAX_TAGS, MAX_TEXT_CHARS,
+    MessageFault, strict_json,
 };
 use crate::model::UnixTime;
 
@@ -109,9 +110,7 @@ fn parse_full(
     for (key, value) in object {
         match (key.as_str(), value) {
             ("id", _) => {}
-            ("by", Value::String(by)) if by.chars().count() <= MAX_TEXT_CHARS => {
-                command.by = Some(by);
-            }
+            ("by", Value::String(by)) if is_sender(&by) => command.by = Some(by),
             ("by", _) => return Err(MessageFault::WrongMember("by")),
             ("expires", value) => command.expires = Some(parse_expires(&value)?),
             ("expect", Value::Object(tags)) => command.expect = tags,
@@ -123,6 +122,11 @@ fn parse_full(
         }
     }
     Ok(command)
+}
+
+/// Returns whether a command may name this sender: not one that the gateway itself names.
+fn is_sender(by: &str) -> bool {
+    by.chars().count() <= MAX_TEXT_CHARS && ![LOCAL_SENDER, ACKNOWLEDGE_SENDER].contains(&by)
 }
 
 /// Returns the time of a date with a time zone, or of milliseconds since 1970.
@@ -227,6 +231,9 @@ mod tests {
             r#"{"id":null,"write":{"b":1}}"#,
             r#"{"expect":[],"write":{"b":1}}"#,
             r#"{"by":1,"write":{"b":1}}"#,
+            r#"{"by":"local","write":{"b":1}}"#,
+            r#"{"write":{"b":1},"by":"acknowledge"}"#,
+            r#"{"by":"loc\u0061l","write":{"b":1}}"#,
             r#"{"a":1,"a":2}"#,
             &many,
         ]

@@ -5,7 +5,7 @@ use std::fmt;
 use provisioning::config::WriteRate;
 
 use super::CommandState;
-use super::{MAX_COMMAND_BYTES, MAX_IDS, MAX_TAGS, MAX_TEXT_CHARS, MAX_WAITING};
+use super::{MAX_ALL_IDS, MAX_COMMAND_BYTES, MAX_IDS, MAX_TAGS, MAX_TEXT_CHARS, MAX_WAITING};
 use crate::codec::EncodeError;
 use crate::model::Sentence;
 
@@ -59,7 +59,7 @@ pub enum CommandReason {
     },
     /// [`MAX_WAITING`] commands wait for this PLC.
     TooManyWaiting,
-    /// [`MAX_IDS`] ids of this PLC are kept.
+    /// [`MAX_IDS`] ids of this PLC are kept, or [`MAX_ALL_IDS`] of all PLCs.
     TooManyIds,
     /// The broker had retained the message.
     Retained,
@@ -106,7 +106,7 @@ pub enum MessageFault {
     NotAnObject,
     /// The full form has a member that means nothing.
     UnknownMember(String),
-    /// A member of the full form has a wrong type.
+    /// A member of the full form has a wrong type, or a value that it cannot have.
     WrongMember(&'static str),
     /// There is nothing to write.
     Empty,
@@ -175,8 +175,8 @@ impl fmt::Display for CommandReason {
             ),
             Self::TooManyIds => write!(
                 f,
-                "too many: {MAX_IDS} ids of this PLC are kept for 7 days each; send commands that \
-                 may be repeated without an id"
+                "too many: ids are kept for 7 days, at most {MAX_IDS} of a PLC and {MAX_ALL_IDS} of \
+                 all; send commands that may be repeated without an id"
             ),
             Self::Retained => f.write_str(
                 "the broker had retained the command, so it may be old; publish without RETAIN",
@@ -222,7 +222,10 @@ impl fmt::Display for MessageFault {
             ),
             Self::WrongMember(member) => f.write_str(match *member {
                 "id" => "`id` must be a text of 1 to 128 characters, or a whole number",
-                "by" => "`by` must be a text of at most 128 characters",
+                "by" => {
+                    "`by` must be a text of at most 128 characters, and neither \"local\" nor \
+                     \"acknowledge\": these names stand for the gateway itself"
+                }
                 "expires" => {
                     "`expires` must be a date with a time zone, like \"2026-12-01T10:00:00Z\", or \
                      milliseconds since 1970"

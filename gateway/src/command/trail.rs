@@ -23,10 +23,12 @@ pub(super) fn intent_event(intent: &Intent, at: UnixTime) -> Map<String, Value> 
     ])
 }
 
-/// Returns the members of the event after the end of a command: those of its reply, too.
+/// Returns the members of the event after the end of a command: those of its reply, too, and
+/// `write` where the event before may be lost.
 pub(super) fn outcome_event(
     plc: &str,
     by: Option<&str>,
+    write: Option<&Map<String, Value>>,
     reply: &CommandReply,
 ) -> Map<String, Value> {
     let mut body = present_members([
@@ -34,6 +36,7 @@ pub(super) fn outcome_event(
         ("step", Some("outcome".into())),
         ("plc", Some(plc.into())),
         ("by", by.map(Value::from)),
+        ("write", write.cloned().map(Value::Object)),
     ]);
     body.extend(reply.body.clone());
     body

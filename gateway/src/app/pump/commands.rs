@@ -17,14 +17,15 @@ use super::{Pump, now, pipeline};
 use crate::clock::{self, ClockAssessment};
 use crate::codec::json::FormattedValue;
 use crate::command::{
-    CommandDesk, CommandEffect, CommandReply, CommandState, CommandTime, IncomingCommand,
-    WriteOrder,
+    CommandDesk, CommandEffect, CommandReason, CommandReply, CommandState, CommandTime,
+    IncomingCommand, LOCAL_SENDER, WriteOrder,
 };
 use crate::metrics::{CommandOutcome, PlcMetrics};
 use crate::model::{Message, ReplyTo, ReplyToError, TrustLevel, WriteReport};
 use crate::mqtt::{DeliveryTag, IncomingMessage, MqttRequest};
 use crate::plc::PlcState;
 use crate::queue::Entry;
+use crate::schedule::RateBudget;
 use crate::status::WriteSentence;
 
 /// Target of the lines about commands: the log's limit counts them apart.
@@ -32,10 +33,11 @@ const COMMANDS: &str = "gateway::commands";
 /// A command of the status socket that was not sent to the PLC within this time is not sent: the
 /// reply has to arrive before the connection times out.
 const LOCAL_EXPIRY: Duration = Duration::from_secs(5);
+/// Most replies to refused commands in a second that go to `reply/{plc}`: a flood of commands must
+/// not evict values from the queue.
+const MAX_REFUSALS: usize = 20;
 /// Most sentences about writes in the status.
 const MAX_SENTENCES: usize = 5;
-/// Who sends the commands of the status socket.
-const LOCAL_SENDER: &str = "local";
 
 /// A command from the status socket.
 #[derive(Debug)]
@@ -98,6 +100,8 @@ pub(super) struct Commands {
     exposed_broker: Option<String>,
     /// Acknowledgements for which the outbox has no room yet.
     acknowledgements: VecDeque<DeliveryTag>,
+    /// For the replies to refused commands.
+    refusals: RateBudget,
 }
 
 impl Commands {
@@ -128,6 +132,7 @@ impl Commands {
             failures: BTreeMap::new(),
             exposed_broker: exposed.map(|broker| broker.address.to_string()),
             acknowledgements: VecDeque::new(),
+            refusals: RateBudget::per_second(MAX_REFUSALS),
         }
     }
 
@@ -210,9 +215,13 @@ impl Commands {
         self.backlog.on_connected(session_present, now());
     }
 
+    /// Records a sign of the broker.
+    pub(super) fn on_heard(&mut self) {
+        self.backlog.on_heard(now());
+    }
+
     /// Records that the session ended: what is not acknowledged is sent again by the broker.
     pub(super) fn on_disconnected(&mut self) {
-        self.backlog.on_disconnected(now());
         self.acknowledgements.clear();
     }
 
@@ -236,9 +245,11 @@ impl Commands {
         match self.ledger.on_event(event) {
             LedgerOutcome::Stored => self.desk.on_batch_stored(time),
             LedgerOutcome::Failed => self.desk.on_batch_failed(time),
-            // Nothing was accepted meanwhile, so nothing is lost with the old desk.
+            // Nothing was recorded meanwhile, so no command is lost with the old desk.
             LedgerOutcome::Opened(content) => {
-                self.desk = CommandDesk::new(&self.plcs, &self.config_hash, &content, time);
+                let desk = CommandDesk::new(&self.plcs, &self.config_hash, &content, time);
+                let old = std::mem::replace(&mut self.desk, desk);
+                self.desk.take_over_programs(&old);
             }
             LedgerOutcome::StillUnusable => {}
         }
@@ -247,7 +258,7 @@ impl Commands {
     /// Starts to write what has to be recorded, one batch at a time.
     fn store_batch(&mut self) {
         let time = self.time();
-        if !self.ledger.is_busy()
+        if !self.ledger.has_file_out()
             && let Some(batch) = self.desk.take_batch(time.now)
             && !self.ledger.store(batch, time.now)
         {
@@ -261,9 +272,11 @@ impl Commands {
         let sent = channel.map(|orders| orders.try_send(order));
         match sent {
             Some(Ok(())) => {}
-            Some(Err(TrySendError::Full(_) | TrySendError::Closed(_))) | None => {
-                let time = self.time();
-                self.desk.on_order_refused(number, time);
+            Some(Err(TrySendError::Full(_))) => {
+                self.desk.on_order_refused(number, CommandReason::TooManyWaiting, self.time());
+            }
+            Some(Err(TrySendError::Closed(_))) | None => {
+                self.desk.on_order_refused(number, CommandReason::Stopping, self.time());
             }
         }
     }
@@ -346,7 +359,9 @@ impl Pump {
                         self.commands.acknowledgements.extend(*delivery);
                     }
                 }
-                CommandEffect::Reply { plc, asker, reply } => self.send_reply(plc, asker, reply),
+                CommandEffect::Reply { plc, asker, reply, is_recorded } => {
+                    self.send_reply(plc, asker, reply, is_recorded);
+                }
                 CommandEffect::Audit { body } => self.push_event(body),
             }
         }
@@ -358,7 +373,13 @@ impl Pump {
         }
     }
 
-    fn send_reply(&mut self, plc: u16, asker: Option<u64>, mut reply: CommandReply) {
+    fn send_reply(
+        &mut self,
+        plc: u16,
+        asker: Option<u64>,
+        mut reply: CommandReply,
+        is_recorded: bool,
+    ) {
         let state = reply.state;
         let asker = asker.and_then(|asker| self.commands.askers.remove(&asker));
         let reason = reply.body.get("reason").and_then(|reason| reason.as_str());
@@ -383,6 +404,9 @@ impl Pump {
                 reply.body.insert("response_topic".to_owned(), error.to_string().into());
             }
             Some(Asker::Broker { reply_to: None, .. }) | None => {}
+        }
+        if !is_recorded && self.commands.refusals.take(now()).is_err() {
+            return;
         }
         let Some(name) = topic.and_then(|topic| self.queue.topic(topic)).cloned() else { return };
         let entry = Entry::Message(Message { topic: name, body: reply.body });

@@ -4,56 +4,44 @@ use std::time::{Duration, Instant};
 
 /// After this time without a command the broker has sent what it had kept.
 const QUIET_TIME: Duration = Duration::from_secs(5);
-/// After this time no command counts as kept, also if they arrive without a pause.
-const LONGEST_BACKLOG: Duration = Duration::from_secs(60);
 /// A command that waited no longer than this, while the connection was lost, is not old.
 const SHORT_ABSENCE: Duration = Duration::from_secs(10);
 
 /// Tells the commands that the broker kept while the gateway was away from those that are sent now:
 /// nothing in a message does.
+///
+/// The absence begins when the gateway heard from the broker last: a connection over a dead path
+/// ends only when an acknowledgement is overdue.
 #[derive(Debug, Default)]
 pub(super) struct BacklogWatch {
-    is_connected: bool,
-    /// When the last session ended; `None` before the first one of this process.
-    away_since: Option<Instant>,
-    /// Since when the broker sends what it had kept, and when the last command arrived.
-    backlog: Option<Backlog>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Backlog {
-    began: Instant,
-    last_arrival: Instant,
+    /// `None` before the first session of this process.
+    last_heard: Option<Instant>,
+    /// While the broker sends what it had kept: when the last command arrived, or the session
+    /// began.
+    last_arrival: Option<Instant>,
 }
 
 impl BacklogWatch {
     /// Records that a session began, and whether the broker had kept it.
     pub(super) fn on_connected(&mut self, session_present: bool, now: Instant) {
-        self.is_connected = true;
-        let was_away = self.away_since.is_none_or(|since| now >= since + SHORT_ABSENCE);
-        let is_backlog = session_present && was_away;
-        self.backlog = is_backlog.then_some(Backlog { began: now, last_arrival: now });
+        let was_away = self.last_heard.is_none_or(|heard| now >= heard + SHORT_ABSENCE);
+        // The last session may have been too short for what the broker had kept.
+        let is_unfinished = self.last_arrival.zip(self.last_heard);
+        let is_unfinished = is_unfinished.is_some_and(|(last, heard)| heard < last + QUIET_TIME);
+        self.last_arrival = (session_present && (was_away || is_unfinished)).then_some(now);
+        self.last_heard = Some(now);
     }
 
-    /// Records that the session ended, or that an attempt to connect failed.
-    pub(super) fn on_disconnected(&mut self, now: Instant) {
-        self.backlog = None;
-        if std::mem::take(&mut self.is_connected) {
-            self.away_since = Some(now);
-        }
+    /// Records a sign of the broker.
+    pub(super) const fn on_heard(&mut self, now: Instant) {
+        self.last_heard = Some(now);
     }
 
     /// Records that a command arrived. Returns whether it may have waited at the broker.
     pub(super) fn on_message(&mut self, now: Instant) -> bool {
-        let Some(backlog) = &mut self.backlog else { return false };
-        let is_over =
-            now >= backlog.last_arrival + QUIET_TIME || now >= backlog.began + LONGEST_BACKLOG;
-        if is_over {
-            self.backlog = None;
-            return false;
-        }
-        backlog.last_arrival = now;
-        true
+        self.last_arrival =
+            self.last_arrival.filter(|last| now < *last + QUIET_TIME).and(Some(now));
+        self.last_arrival.is_some()
     }
 }
 
@@ -66,7 +54,6 @@ mod tests {
     #[test]
     fn what_arrives_soon_after_a_start_with_a_kept_session_may_be_old() {
         let (mut watch, start) = (BacklogWatch::default(), Instant::now());
-        watch.on_disconnected(start);
         watch.on_connected(true, start);
         assert!(watch.on_message(start + SECOND));
         // A long backlog, with pauses of the line.
@@ -75,12 +62,13 @@ mod tests {
         assert!(!watch.on_message(start + 11 * SECOND));
     }
 
+    /// A long backlog over a slow line looks the same.
     #[test]
-    fn a_sender_without_a_pause_is_heard_after_a_minute() {
+    fn a_sender_without_a_pause_is_not_told_from_a_long_backlog() {
         let (mut watch, start) = (BacklogWatch::default(), Instant::now());
         watch.on_connected(true, start);
-        let kept = (0..100).filter(|second| watch.on_message(start + SECOND * *second)).count();
-        assert_eq!(kept, 60);
+        assert!((0..4_000).all(|second| watch.on_message(start + SECOND * second)));
+        assert!(!watch.on_message(start + SECOND * 4_004));
     }
 
     #[test]
@@ -88,12 +76,34 @@ mod tests {
         let (mut watch, start) = (BacklogWatch::default(), Instant::now());
         watch.on_connected(false, start);
         assert!(!watch.on_message(start));
-        watch.on_disconnected(start + SECOND);
-        watch.on_disconnected(start + 5 * SECOND);
-        watch.on_connected(true, start + 6 * SECOND);
-        assert!(!watch.on_message(start + 6 * SECOND));
-        watch.on_disconnected(start + 7 * SECOND);
-        watch.on_connected(true, start + 17 * SECOND);
-        assert!(watch.on_message(start + 17 * SECOND));
+        watch.on_heard(start + SECOND);
+        watch.on_connected(true, start + 10 * SECOND);
+        assert!(!watch.on_message(start + 10 * SECOND));
+        watch.on_connected(true, start + 20 * SECOND);
+        assert!(watch.on_message(start + 20 * SECOND));
+    }
+
+    #[test]
+    fn a_backlog_that_the_end_of_a_session_interrupted_goes_on_in_the_next() {
+        let (mut watch, start) = (BacklogWatch::default(), Instant::now());
+        watch.on_connected(true, start);
+        assert!(watch.on_message(start + SECOND));
+        watch.on_heard(start + 2 * SECOND);
+        watch.on_connected(true, start + 4 * SECOND);
+        assert!(watch.on_message(start + 5 * SECOND));
+        // Quiet while the broker was there: it has sent everything.
+        watch.on_heard(start + 10 * SECOND);
+        watch.on_connected(true, start + 11 * SECOND);
+        assert!(!watch.on_message(start + 11 * SECOND));
+    }
+
+    /// The path is dead for 25 s before the connection ends; a command was published meanwhile.
+    #[test]
+    fn an_absence_begins_when_the_broker_was_heard_last() {
+        let (mut watch, start) = (BacklogWatch::default(), Instant::now());
+        watch.on_connected(true, start);
+        watch.on_heard(start + 60 * SECOND);
+        watch.on_connected(true, start + 86 * SECOND);
+        assert!(watch.on_message(start + 86 * SECOND));
     }
 }

@@ -108,6 +108,12 @@ impl LedgerFile {
         !self.jobs.is_empty()
     }
 
+    /// Returns whether a job writes to the file. One that opens it has no file yet: what is to be
+    /// recorded meanwhile fails at once.
+    pub(super) const fn has_file_out(&self) -> bool {
+        matches!(self.state, LedgerState::Busy)
+    }
+
     /// Returns whether commands cannot be recorded.
     pub(super) const fn is_failing(&self) -> bool {
         self.is_failing
