@@ -319,8 +319,8 @@ impl BrokerCore {
         self.sessions.get_mut(self.connections.get(&connection)?)
     }
 
-    /// Sends what waits for a client. While it does not read, messages wait on, and are dropped when
-    /// too many do.
+    /// Sends what waits for a client. While it does not read, messages wait on, and are dropped
+    /// when too many do.
     fn send_waiting(&mut self, connection: ConnectionId, now: Instant) {
         if self.outputs.get(&connection).is_some_and(|outputs| outputs.len() >= MAX_WAITING) {
             return;

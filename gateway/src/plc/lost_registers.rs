@@ -9,29 +9,29 @@ use provisioning::plc::Table;
 pub(super) struct LostRegisters(BTreeSet<(Table, u16)>);
 
 /// Table, first address and count.
-type Range = (Table, u16, usize);
+type RegisterRange = (Table, u16, usize);
 
 impl LostRegisters {
     /// Records that the session ended over a request with this range. Any of its registers may be
     /// the reason.
-    pub(super) fn on_lost(&mut self, range: Range) {
+    pub(super) fn on_lost(&mut self, range: RegisterRange) {
         self.0.extend(places(range));
     }
 
     /// Records that a request with this range was answered.
-    pub(super) fn on_answered(&mut self, range: Range) {
+    pub(super) fn on_answered(&mut self, range: RegisterRange) {
         for place in places(range) {
             self.0.remove(&place);
         }
     }
 
     /// Returns whether a request with this range may end the session, too.
-    pub(super) fn overlaps(&self, range: Range) -> bool {
+    pub(super) fn overlaps(&self, range: RegisterRange) -> bool {
         places(range).any(|place| self.0.contains(&place))
     }
 }
 
-fn places((table, first, count): Range) -> impl Iterator<Item = (Table, u16)> {
+fn places((table, first, count): RegisterRange) -> impl Iterator<Item = (Table, u16)> {
     (first..=u16::MAX).take(count).map(move |address| (table, address))
 }
 
