@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tokio::task::JoinSet;
+
 use super::orders::{acknowledge, failures, order, word};
 use super::*;
 use crate::model::{ImageState, NotSentReason, WriteOutcome};
@@ -53,7 +55,8 @@ impl LosingPlc {
 
     async fn carry_out(&mut self, order: WriteOrder) -> WriteReport {
         let orders = self.world.orders.clone();
-        tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
             time::sleep(SECOND / 5).await;
             orders.send(order).await.unwrap();
         });

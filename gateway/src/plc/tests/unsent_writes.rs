@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use provisioning::plan::plan as plan_of;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinSet;
 
 use super::modbus::{ModbusConnector, ModbusSession};
 use super::orders::{order, word};
@@ -19,6 +20,7 @@ struct ClosingServer {
     /// Value of each register that was written, in the order of the writes.
     writes: Arc<Mutex<Vec<(u16, u16)>>>,
     connects: Arc<AtomicUsize>,
+    tasks: JoinSet<()>,
 }
 
 impl Connector for ClosingServer {
@@ -27,7 +29,7 @@ impl Connector for ClosingServer {
     async fn connect(&mut self) -> Result<ModbusSession, ConnectError> {
         let (near, far) = duplex(1024);
         self.connects.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(answer_once(far, Arc::clone(&self.writes)));
+        self.tasks.spawn(answer_once(far, Arc::clone(&self.writes)));
         Ok(self.connector.new_session(near, self.connector.take_slot()?))
     }
 }
@@ -62,7 +64,7 @@ async fn a_write_that_finds_the_connection_closed_is_sent_once_on_a_new_one() {
     let connector = ModbusConnector::new(config.address.clone(), SECOND, ConnectionSlots::new(1));
     let (writes, connects): (Arc<Mutex<Vec<_>>>, Arc<AtomicUsize>) = Default::default();
     let server =
-        ClosingServer { connector, writes: Arc::clone(&writes), connects: Arc::clone(&connects) };
+        ClosingServer { connector, writes: writes.clone(), connects, tasks: JoinSet::new() };
     let (events_in, mut events) = mpsc::channel(16);
     let (orders, orders_out) = mpsc::channel(16);
     let (_, metrics) = support::metrics(&config);
@@ -70,7 +72,8 @@ async fn a_write_that_finds_the_connection_closed_is_sent_once_on_a_new_one() {
     let endpoint = Endpoint { plcs: vec![spec], phase: 0.0 };
     let channels = PollChannels { orders: orders_out, events: events_in };
     let (random, stop) = (fastrand::Rng::with_seed(7), CancellationToken::new());
-    tokio::spawn(Poller::new(endpoint, server, channels, random, stop.clone()).run());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Poller::new(endpoint, server, channels, random, stop.clone()).run());
     while !matches!(events.recv().await, Some(PlcEvent::Cycle(_))) {}
     time::sleep(SECOND * 90).await;
 

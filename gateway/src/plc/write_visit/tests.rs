@@ -167,7 +167,12 @@ fn a_read_that_may_cost_the_session_is_left_out_only_if_nothing_depends_on_it() 
     assert!(matches!(visit.next_step(now), VisitStep::Finish));
     let report = visit.into_report(UnixTime::default());
     assert_eq!((report.outcome, &report.images[0].read), (WriteOutcome::Done, &None));
+}
 
+#[test]
+fn a_comparison_that_may_cost_the_session_ends_the_order() {
+    let now = Instant::now();
+    let plc = support::plc("M241", &[("%MW0", 1000)]);
     let order = WriteOrder { expect: vec![words(30, &[7])], ..order(&[words(20, &[1])]) };
     let mut visit = WriteVisit::new(order, &plc, ReadFirst::Always);
     assert!(!visit.skip_test_read(), "it is compared");
