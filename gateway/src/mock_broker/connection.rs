@@ -317,7 +317,7 @@ impl ClientConnection {
 
     /// Writes what the state of the broker has for this client.
     fn write_outputs(&mut self) -> Result<(), EndReason> {
-        for output in self.with_core(|core, id| core.take_outputs(id)) {
+        for output in self.with_core(|core, id| core.take_outputs(id, Instant::now())) {
             match output {
                 Output::Send(packet) => self.write(packet)?,
                 Output::Close => return Err(EndReason::TakenOver),

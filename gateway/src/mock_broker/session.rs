@@ -12,7 +12,7 @@ use super::core::ConnectionId;
 use super::{ConnectInfo, PublishedMessage, SessionStart};
 
 /// Most messages that wait for a client; further ones are dropped, as by Mosquitto.
-const MAX_WAITING: usize = 1_000;
+pub(super) const MAX_WAITING: usize = 1_000;
 /// Most unacknowledged messages unless the client allows fewer, as with Mosquitto.
 const MAX_INFLIGHT: usize = 20;
 
