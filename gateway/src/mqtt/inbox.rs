@@ -372,23 +372,23 @@ mod tests {
 
     /// What happens to an inbox. Few packet ids, so that brokers repeat them.
     #[derive(Clone, Debug)]
-    enum Step {
+    enum InboxEvent {
         Receive { packet_id: u16, qos: Qos, is_foreign: bool },
         Acknowledge(u16),
         Poll,
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = InboxEvent> {
         let qos = prop::sample::select(vec![Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]);
         let receive = (1..8_u16, qos, any::<bool>());
         prop_oneof![
-            receive.prop_map(|(packet_id, qos, is_foreign)| Step::Receive {
+            receive.prop_map(|(packet_id, qos, is_foreign)| InboxEvent::Receive {
                 packet_id,
                 qos,
                 is_foreign
             }),
-            (1..8_u16).prop_map(Step::Acknowledge),
-            Just(Step::Poll),
+            (1..8_u16).prop_map(InboxEvent::Acknowledge),
+            Just(InboxEvent::Poll),
         ]
     }
 
@@ -403,7 +403,7 @@ mod tests {
             let mut expected: VecDeque<(DueAck, bool)> = VecDeque::new();
             for step in steps {
                 match step {
-                    Step::Receive { packet_id, qos, is_foreign } => {
+                    InboxEvent::Receive { packet_id, qos, is_foreign } => {
                         let topic = if is_foreign { "other" } else { "edge/a/set/p" };
                         let packet_id = if qos == Qos::AtMostOnce { 0 } else { packet_id };
                         let is_new = expected.iter().all(|(ack, _)| ack.packet_id != packet_id);
@@ -414,13 +414,13 @@ mod tests {
                             expected.push_back((DueAck { packet_id, qos }, is_foreign));
                         }
                     }
-                    Step::Acknowledge(packet_id) => {
+                    InboxEvent::Acknowledge(packet_id) => {
                         inbox.acknowledge(DeliveryTag { session: 3, packet_id });
                         let known = expected.iter_mut();
                         known.filter(|(ack, _)| ack.packet_id == packet_id)
                             .for_each(|(_, is_due)| *is_due = true);
                     }
-                    Step::Poll => {
+                    InboxEvent::Poll => {
                         let due = expected.pop_front_if(|(_, is_due)| *is_due);
                         prop_assert_eq!(inbox.poll_ack(), due.map(|(ack, _)| ack));
                         inbox.on_ack_written();
