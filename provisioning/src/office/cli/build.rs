@@ -10,11 +10,10 @@ use jiff::Timestamp;
 
 use super::key_options::{AuthorityKeyOption, SigningKeyOptions};
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, count_of, print_line};
-use crate::office::build::{Build, BuildError, BuiltSite, Sealing};
+use crate::office::build::{BUNDLES_DIR, Build, BuildError, BuiltSite};
 use crate::office::certificates::Certificates;
 use crate::office::fleet::{Fleet, Site};
 use crate::office::fleet_signing::SigningLists;
-use crate::office::signing::Signer;
 
 /// `build`.
 #[derive(Args, Debug)]
@@ -48,20 +47,28 @@ pub(super) struct BuildOptions {
 }
 
 pub(super) fn build(options: &BuildOptions) -> anyhow::Result<u8> {
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let sites = selected(&fleet, &options.sites)?;
     // "./out" is shown as "out".
     let dir = options.fleet.dir.strip_prefix(".").unwrap_or(&options.fleet.dir);
     let key = options.authority.authority_key.as_deref();
     let certificates = Certificates::open(dir, key, Timestamp::now())?;
-    let signed: Option<(SigningLists, Signer)> =
-        if options.unsigned { None } else { Some(options.key.open(dir)?) };
-    let sealing = match &signed {
-        Some((lists, signer)) => Sealing::Signed(lists, signer),
-        None => Sealing::Unsigned,
+    let (lists, signer) = if options.unsigned {
+        (SigningLists::load(dir)?, None)
+    } else {
+        let (lists, signer) = options.key.open(dir)?;
+        (lists, Some(signer))
     };
-    let out = options.out.clone().unwrap_or_else(|| dir.join("out/bundles"));
-    let build = Build { dir, fleet: &fleet, certificates: &certificates, sealing, out: &out };
+    let out = options.out.clone().unwrap_or_else(|| dir.join(BUNDLES_DIR));
+    let build = Build {
+        dir,
+        fleet: &fleet,
+        certificates: &certificates,
+        lists: &lists,
+        signer: signer.as_ref(),
+        out: &out,
+    };
     let mut progress = Progress::new(sites.len());
     let mut report = Report::default();
     let done = build.run(&sites, |sites, built| {
