@@ -166,11 +166,20 @@ fn wrong_files_and_directories_are_named() {
     assert!(!is_done && told.contains("the bundle is damaged"), "{told}");
     let (is_done, told) = here.command(&["apply", "--state-dir", "/no/such/directory"]);
     assert!(!is_done && told.contains("cannot use /no/such/directory"), "{told}");
+    fs::remove_dir_all(here.path("state/bundle")).unwrap();
+    fs::write(here.path("state/bundle"), "").unwrap();
+    fs::write(here.path("stick/edge-bundle-1.tar"), here.bundle()).unwrap();
+    let (is_done, told) = here.run(&["stick", &here.text("stick")]);
+    assert!(!is_done && told.contains("cannot write the bundle for the gateway"), "{told}");
+    let status = fs::read_to_string(here.path("stick/edge-status.txt")).unwrap();
+    assert!(status.contains("cannot write the bundle for the gateway"), "{status}");
+    fs::remove_file(here.path("state/bundle")).unwrap();
+    fs::create_dir(here.path("state/bundle")).unwrap();
     let (is_done, told) = here.run(&["stick", "/no/such/stick"]);
     assert!(!is_done && told.contains("cannot use /no/such/stick"), "{told}");
     fs::write(here.path("state/bundle/record"), FIRST).unwrap();
     let (is_done, told) = here.apply();
-    assert!(!is_done && told.contains("no person has loaded a bundle"), "{told}");
+    assert!(!is_done && told.contains("bundle/a.tar in the directory of the gateway"), "{told}");
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -246,29 +246,39 @@ fn serve_stick(
     options: &StickOptions,
     path: &Path,
 ) -> Result<(StickReport, Enrolment), HelperError> {
-    let state = open_state(&options.dirs)?;
-    let (mut report, enrolment) = {
+    let (mut report, enrolment, state) = {
         let stick = OpenDir::open(path).map_err(HelperError::io("use", path.display()))?;
         let mut files = BoxFiles::open(&options.dirs.box_dir, None)?;
         let keys = files.keys()?;
-        let loader = Loader::new(&mut files, &keys)?;
-        (load_newest(&stick, loader, &state)?, keys.enrolment()?)
+        let loaded = open_state(&options.dirs).and_then(|state| {
+            let loader = Loader::new(&mut files, &keys)?;
+            Ok((load_newest(&stick, loader, &state)?, state))
+        });
+        // The person with the stick reads nothing but the stick.
+        match loaded {
+            Ok((report, state)) => (report, keys.enrolment()?, Some(state)),
+            Err(error) => (StickReport::failed(&error), keys.enrolment()?, None),
+        }
     };
-    if report.loaded.is_some() {
-        let until = Instant::now() + Duration::from_secs(options.wait);
-        while state.has_inbox() && Instant::now() < until {
-            std::thread::sleep(LOOK_EVERY);
-        }
-        if state.has_inbox() {
-            let line = "the gateway has not taken the bundle yet: does edge-gateway.service run?";
-            report.lines.push(line.to_owned());
-        } else if let Some(refused) = state.inbox_refused() {
-            let refused = refused.chars().filter(|c| !c.is_control()).collect::<String>();
-            report.lines.push(format!("the gateway says: {refused}"));
-            report.is_refused = true;
-        }
+    if let Some(state) = state.filter(|_| report.loaded.is_some()) {
+        wait_for_gateway(&state, Duration::from_secs(options.wait), &mut report);
     }
     Ok((report, enrolment))
+}
+
+/// Waits until the gateway has taken a bundle, and reports what it says.
+fn wait_for_gateway(state: &StateFiles, limit: Duration, report: &mut StickReport) {
+    let until = Instant::now() + limit;
+    while state.has_inbox() && Instant::now() < until {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    if state.has_inbox() {
+        let line = "the gateway has not taken the bundle yet: does edge-gateway.service run?";
+        report.lines.push(line.to_owned());
+    } else if let Some(refused) = state.inbox_refused() {
+        let refused = refused.chars().filter(|c| !c.is_control()).collect::<String>();
+        report.refuse(format!("the gateway says: {refused}"));
+    }
 }
 
 fn apply(options: &ApplyOptions) -> Result<u8, HelperError> {

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::DirBuilder;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -28,13 +28,18 @@ impl MountedStick {
     pub(super) fn mount(device: &Path, path: &Path) -> Result<Self, HelperError> {
         let error = HelperError::io("mount", device.display());
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(&error)?;
-        let mut result = Err(io::Error::from(Errno::INVAL));
+        let unknown = "the kernel knows neither FAT nor exFAT: load the module vfat";
+        let mut result = Err(io::Error::new(ErrorKind::Unsupported, unknown));
         for file_system in FILE_SYSTEMS {
             let flags = SAFE.union(MountFlags::RDONLY);
             match mount(device, path, file_system, flags, None) {
                 Ok(()) => return Ok(Self { path: path.to_owned() }),
                 // A kernel without exfat must not hide why vfat failed.
                 Err(Errno::NODEV) => {}
+                Err(Errno::INVAL) => {
+                    let other = "it has neither FAT nor exFAT, or is damaged";
+                    result = Err(io::Error::new(ErrorKind::InvalidData, other));
+                }
                 Err(errno) => result = Err(errno.into()),
             }
         }

@@ -90,7 +90,13 @@ pub(super) fn load_newest(
 }
 
 impl StickReport {
-    fn refuse(&mut self, line: String) {
+    /// Returns the report of a stick from which nothing could be loaded.
+    pub(super) fn failed(error: &HelperError) -> Self {
+        Self { loaded: None, lines: vec![error.to_string()], is_refused: true }
+    }
+
+    /// Reports something that is wrong.
+    pub(super) fn refuse(&mut self, line: String) {
         self.lines.push(line);
         self.is_refused = true;
     }
