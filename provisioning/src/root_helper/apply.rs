@@ -64,8 +64,11 @@ pub(super) enum UnusableRecord {
 impl Applied {
     /// Returns whether something is not as the gateway says it should be.
     pub(super) fn is_refused(&self) -> bool {
-        let is_loaded = !matches!(self.network, NetworkOutcome::NotLoaded { .. });
-        self.refused.is_some() || self.unusable.is_some() || !is_loaded
+        let has_failed = matches!(
+            self.network,
+            NetworkOutcome::NotInstalled(_) | NetworkOutcome::NotLoaded { .. }
+        );
+        self.refused.is_some() || self.unusable.is_some() || has_failed
     }
 }
 
@@ -128,7 +131,14 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
             },
         };
         let mut record = chosen.record;
-        let network = self.switch_network(&own, &mut record, contents.as_ref())?;
+        let network = match self.switch_network(&own, &mut record, contents.as_ref()) {
+            // The gateway gets its secrets all the same; whether it reaches the hub, it sees.
+            Err(error @ HelperError::Network { .. }) => {
+                self.write_record(&own, &record)?;
+                NetworkOutcome::NotInstalled(Box::new(error))
+            }
+            switched => switched?,
+        };
         self.storage
             .keep_bundles(&record.needed_bundles())
             .map_err(HelperError::io("remove", "old copies of bundles"))?;
@@ -386,7 +396,7 @@ fn network_error(
     action: &'static str,
     service: NetworkService,
 ) -> impl Fn(io::Error) -> HelperError {
-    HelperError::io(action, format!("the files of {service}"))
+    move |source| HelperError::Network { action, service, source }
 }
 
 /// Returns the gateway's record; none if it has none.

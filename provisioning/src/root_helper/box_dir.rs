@@ -14,6 +14,7 @@ use super::open_dir::OpenDir;
 use super::sentence::HelperError;
 use crate::bundle::MAX_BUNDLE_BYTES;
 use crate::enrolment::BoxKeys;
+use crate::regular_file;
 
 /// Directory of the keys of the box.
 pub(super) const KEYS_DIR: &str = "keys";
@@ -222,7 +223,9 @@ fn read_files(path: &Path, is_one: impl Fn(&str) -> bool) -> io::Result<NetworkF
     let mut files = NetworkFiles::new();
     for name in dir.names(MAX_NETWORK_FILES)? {
         let Some(name) = name.to_str().filter(|name| is_one(name)) else { continue };
-        files.insert(name.to_owned(), Zeroizing::new(dir.read(name, MAX_BUNDLE_BYTES)?));
+        // Only root can change these directories, and an administrator may use links.
+        let content = regular_file::read(&path.join(name), MAX_BUNDLE_BYTES as u64)?;
+        files.insert(name.to_owned(), Zeroizing::new(content));
     }
     Ok(files)
 }

@@ -76,6 +76,16 @@ pub(super) enum HelperError {
         /// What the operating system says.
         source: io::Error,
     },
+    /// A file of the network cannot be used.
+    #[error("cannot {action} the files of {service}: {source}")]
+    Network {
+        /// A verb: "read", "write", "keep".
+        action: &'static str,
+        /// The service that reads them.
+        service: NetworkService,
+        /// What the operating system says.
+        source: io::Error,
+    },
     /// The record is damaged.
     #[error(transparent)]
     Record(#[from] BoxRecordError),
@@ -110,6 +120,8 @@ pub(super) enum NetworkOutcome {
         /// Why.
         error: ReloadError,
     },
+    /// A file cannot be read or written. The next run goes on.
+    NotInstalled(Box<HelperError>),
     /// The files are installed, and the service did not read them. It is asked again next time.
     NotLoaded {
         /// The service.
@@ -145,6 +157,7 @@ impl fmt::Display for NetworkOutcome {
                 "in use, but a connection has not started, and {service} tries on: {error}; check \
                  its cable or SIM card"
             ),
+            Self::NotInstalled(error) => write!(f, "not installed: {error}"),
             Self::NotLoaded { service, error } => {
                 write!(f, "installed, but {service} has not read it: {error}")
             }

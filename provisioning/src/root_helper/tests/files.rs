@@ -212,6 +212,26 @@ fn a_trial_is_followed_and_a_bundle_that_was_taken_back_stays_away() {
 }
 
 #[test]
+fn a_network_that_cannot_be_installed_keeps_no_secrets_back() {
+    let here = BoxOnDisk::with_confirmed();
+    let draft = BundleDraft::new(2, &here.keys());
+    let bundle = draft.with("network/10-edge-machine.network", "[Match]\n").sealed();
+    fs::write(here.bundle("b.tar"), &bundle).unwrap();
+    here.say(Some(('a', 1)), Some(('b', 2)));
+    let installed = here.path("network/05-edge-10-edge-machine.network");
+    fs::create_dir(&installed).unwrap();
+
+    let applied = here.apply();
+
+    let said = applied.to_string();
+    assert!(said.contains("network: not installed: cannot"), "{said}");
+    assert!(applied.is_refused() && here.path("run/2/tunnel.key").exists());
+    fs::remove_dir(&installed).unwrap();
+    assert!(!here.apply().is_refused());
+    assert!(installed.is_file());
+}
+
+#[test]
 fn a_confirmed_bundle_replaces_the_one_before_for_ever() {
     let here = BoxOnDisk::with_confirmed();
     fs::write(here.bundle("b.tar"), BundleDraft::new(3, &here.keys()).sealed()).unwrap();

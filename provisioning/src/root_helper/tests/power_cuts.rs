@@ -34,12 +34,16 @@ struct CutStorage {
     content: BoxContent,
     /// Steps until the power fails; none for never.
     steps_left: Option<usize>,
+    was_cut: bool,
 }
 
 impl CutStorage {
     fn step(&mut self) -> io::Result<()> {
         match &mut self.steps_left {
-            Some(0) => Err(io::Error::other("power cut")),
+            Some(0) => {
+                self.was_cut = true;
+                Err(io::Error::other("power cut"))
+            }
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -214,7 +218,7 @@ impl ChangingBox {
         let record = BoxRecord { gateway: Some("amsterdam-01".into()), ..BoxRecord::default() };
         let texts = BTreeMap::from([(TRUSTED, trusted), (RECORD, record.to_string())]);
         let content = BoxContent { texts, ..BoxContent::default() };
-        let mut storage = CutStorage { content, steps_left: None };
+        let mut storage = CutStorage { content, steps_left: None, was_cut: false };
         let mut loaded = LoadedNetwork::default();
         apply(&mut storage, &gateway, &keys, &mut loaded).unwrap();
         gateway.record = record_text(Some(('a', 1)), Some(('b', 2)));
@@ -224,16 +228,17 @@ impl ChangingBox {
     /// Applies with a power cut after some steps; returns what is on the disk, and whether the
     /// power failed.
     fn cut(&self, content: &BoxContent, steps: usize) -> (BoxContent, bool) {
-        let mut storage = CutStorage { content: content.clone(), steps_left: Some(steps) };
+        let mut storage =
+            CutStorage { content: content.clone(), steps_left: Some(steps), was_cut: false };
         let mut loaded = LoadedNetwork::default();
-        let result = apply(&mut storage, &self.gateway, &self.keys, &mut loaded);
-        (storage.content, result.is_err())
+        let _ = apply(&mut storage, &self.gateway, &self.keys, &mut loaded);
+        (storage.content, storage.was_cut)
     }
 
     /// Applies at boot, with a record of the gateway.
     fn boot(&self, content: BoxContent, record: String) -> (BoxContent, Applied) {
         let gateway = GatewayContent { record, slots: self.gateway.slots.clone() };
-        let mut storage = CutStorage { content, steps_left: None };
+        let mut storage = CutStorage { content, steps_left: None, was_cut: false };
         let mut loaded = LoadedNetwork::default();
         let applied = apply(&mut storage, &gateway, &self.keys, &mut loaded).unwrap();
         (storage.content, applied)
@@ -307,7 +312,8 @@ fn a_second_power_cut_while_the_first_is_repaired_changes_nothing() {
 #[test]
 fn a_service_reads_its_files_once_and_again_after_a_failure() {
     let mut changing = ChangingBox::new(&OLD, &NEW);
-    let mut storage = CutStorage { content: changing.content.clone(), steps_left: None };
+    let mut storage =
+        CutStorage { content: changing.content.clone(), steps_left: None, was_cut: false };
     let reloads = Rc::default();
     let mut loaded = LoadedNetwork { reloads: Rc::clone(&reloads), ..LoadedNetwork::default() };
     let mut run = |changing: &ChangingBox, answer| {
