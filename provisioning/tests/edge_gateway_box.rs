@@ -137,7 +137,7 @@ fn a_bundle_comes_by_stick_is_put_to_use_and_leaves_nothing_after_a_wipe() {
     assert!(is_done && told.contains("bundle: 1, on trial"), "{told}");
     assert!(told.contains("network: of bundle 1, by networkd"), "{told}");
     let password = fs::read_to_string(here.path("run/1/mqtt.password")).unwrap();
-    let known = here.path("office/secrets/sites").join(SITE).join("mqtt.password");
+    let known = here.path("office/secrets/sites").join(SITE).join("mqtt.password.1");
     assert_eq!(password.trim(), fs::read_to_string(known).unwrap().trim());
     assert!(here.network().contains("Address=192.168.1.2/24"));
     assert_eq!(fs::read_to_string(here.path("reloads")).unwrap(), "networkd\n");

@@ -82,8 +82,8 @@ impl NetworkReloader for SystemReloader {
                     if let Some((kind, name)) = connection_name(content) {
                         let up = ["--wait", ACTIVATION_SECONDS, "connection", "up", kind, &name];
                         // The others are started all the same.
-                        let started = run(nmcli, &up);
-                        not_started = not_started.or(started.err());
+                        let failed = run(nmcli, &up).err();
+                        not_started = not_started.or(failed);
                     }
                 }
                 Ok(not_started)
