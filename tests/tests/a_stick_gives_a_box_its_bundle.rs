@@ -1,4 +1,5 @@
 //! `edge-gateway-box stick --device` mounts a real FAT, takes the bundle, and writes onto it.
+#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::fs;
 use std::path::Path;
