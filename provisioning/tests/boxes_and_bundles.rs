@@ -7,7 +7,7 @@
     reason = "test code may stop on the spot"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -182,7 +182,8 @@ impl Office {
         let certificates = Certificates::open(dir, None, now).unwrap();
         let sealing = Sealing::Signed(&lists, &signer);
         let (out, mut built) = (self.path("out/bundles"), Vec::new());
-        let build = Build { dir, fleet: &fleet, certificates: &certificates, sealing, out: &out };
+        let (certificates, again) = (&certificates, &BTreeSet::new());
+        let build = Build { dir, fleet: &fleet, certificates, sealing, out: &out, again };
         let sites: Vec<_> = fleet.sites().iter().collect();
         build.run(&sites, |_, part| {
             built.extend_from_slice(part);
@@ -260,6 +261,22 @@ fn a_change_gets_the_next_number_and_older_bundles_are_refused() {
     assert!(told.contains("nothing to do"), "{told}");
     let told = office.refused(&["verify", bundle, "--gateway", "rotterdam-02"]);
     assert!(told.contains("load the bundle of `rotterdam-02`"), "{told}");
+}
+
+#[test]
+fn the_same_content_gets_a_new_number_on_request() {
+    let (office, own) = (Office::new(), TestBox::new());
+    office.enrol(&own);
+    office.done(&["build"]);
+    let told = office.done(&["build", "--again", SITE]);
+    assert!(told.contains("amsterdam-01: bundle 2"), "{told}");
+    let keys = office.keys();
+    let acceptance = Acceptance { last_counter: Some(1), ..own.acceptance(Some(&keys)) };
+    assert!(verify(&office.bundle(), &acceptance).is_ok());
+    let told = office.done(&["build"]);
+    assert!(told.contains("1 unchanged"), "{told}");
+    // Without a site it would count every bundle of the fleet.
+    assert_eq!(office.run(&["build", "--again"]).status.code(), Some(2));
 }
 
 #[test]
