@@ -66,8 +66,8 @@ pub enum LinkError {
     Connection(String),
     /// The broker does not accept the password.
     #[error(
-        "it rejects the user {OFFICE_USER}: put the files of `edge-provision hub` onto the hub, and \
-         let the broker read them"
+        "it rejects the user {OFFICE_USER}: put the files of `edge-provision hub` onto the hub, \
+         and let the broker read them"
     )]
     Rejected,
     /// The broker does not let the office read.

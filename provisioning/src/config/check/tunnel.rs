@@ -36,8 +36,8 @@ impl TunnelPresence<'_> {
         matches!(self, Self::On { .. })
     }
 
-    /// Returns why a host can never be reached through the tunnel, and what to write instead; `None`
-    /// if it can, or if there is no tunnel. `role` names the host in the message; `otherwise` is
+    /// Returns why a host can never be reached through the tunnel, and what to write instead;
+    /// `None` if it can, or if there is no tunnel. `role` names the host in the message; `otherwise` is
     /// another way out, for a host that is behind no hub.
     pub(super) fn unreachable(
         &self,

@@ -40,8 +40,8 @@ pub enum BrokerAddressError {
     },
 }
 
-/// Returns the address in a text `HOST:PORT` or `HOST`. The host is an IP address on this machine or
-/// in `network`, or `localhost`.
+/// Returns the address in a text `HOST:PORT` or `HOST`. The host is an IP address on this machine
+/// or in `network`, or `localhost`.
 ///
 /// ```
 /// use provisioning::office::broker::parse_address;

@@ -20,7 +20,8 @@ const MAX_PACKET_BYTES: usize = 4 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Time to open the connection, in seconds.
 const CONNECT_SECONDS: u64 = 10;
-/// Random bytes of a client identifier; MQTT 3.1.1 brokers take 23 characters in any case (3.1.3.1).
+/// Random bytes of a client identifier. With them it has 23 characters, which every broker takes
+/// (MQTT 3.1.1, 3.1.3.1).
 const ID_BYTES: usize = 4;
 
 /// What a connection reports.

@@ -229,8 +229,7 @@ impl RolloutRun {
             matches!(state, SiteState::Reverted | SiteState::Refused | SiteState::Ahead)
         };
         let targets = self.plan.targets().iter();
-        let failed: Vec<_> =
-            targets.filter(|target| is_failed(target.verdict.state)).collect();
+        let failed: Vec<_> = targets.filter(|target| is_failed(target.verdict.state)).collect();
         for target in &failed {
             print_line(format_args!("{}: {}, so that nothing begins", target.site, shown(target)))?;
         }
