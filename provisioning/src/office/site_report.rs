@@ -193,10 +193,10 @@ fn standing(report: &SiteReport, built: u64) -> (SiteState, Option<StateReason>)
     });
     match trial.map(|trial| (trial.state, trial.counter)) {
         Some((TrialState::Trying, _)) => return (SiteState::Trying, told),
-        Some((TrialState::Reverted, counter)) if counter == built => {
+        Some((TrialState::Reverted, counter)) if counter == built && built > 0 => {
             return (SiteState::Reverted, told);
         }
-        Some((TrialState::Refused, counter)) if counter == built => {
+        Some((TrialState::Refused, counter)) if counter == built && built > 0 => {
             return (SiteState::Refused, told);
         }
         _ => {}
