@@ -90,6 +90,16 @@ pub struct Brokers {
     password: Zeroizing<String>,
 }
 
+/// Result of waiting for one event.
+enum Polled {
+    /// An event for the caller.
+    Event(BrokerEvent),
+    /// The state of a connection has changed.
+    Inside,
+    /// Nothing happened in time.
+    Nothing,
+}
+
 /// One broker.
 #[derive(Debug)]
 struct BrokerLink {
@@ -169,19 +179,19 @@ impl Brokers {
             if wait <= now {
                 break;
             }
-            match self.next(wait - now) {
-                Some(BrokerEvent::Lost { broker, error }) => {
+            match self.poll(wait) {
+                Polled::Event(BrokerEvent::Lost { broker, error }) => {
                     if let Some(failed) = failed.get_mut(broker) {
                         failed.get_or_insert(error);
                     }
                 }
-                Some(event) => {
+                Polled::Event(event) => {
                     if matches!(event, BrokerEvent::Status { is_retained: true, .. }) {
                         quiet_since = Instant::now();
                     }
                     on_event(event);
                 }
-                None => {}
+                Polled::Inside | Polled::Nothing => {}
             }
         }
         let states = self.links.iter().map(|link| link.state).zip(failed).enumerate();
@@ -197,20 +207,28 @@ impl Brokers {
     pub fn next(&mut self, limit: Duration) -> Option<BrokerEvent> {
         let end = Instant::now() + limit;
         loop {
-            let now = Instant::now();
-            self.open_due(now);
-            let retry = self.links.iter().filter_map(|link| link.retry).min();
-            let until = retry.map_or(end, |retry| retry.min(end));
-            match self.events.recv_timeout(until.saturating_duration_since(now)) {
-                Ok((broker, generation, event)) => {
-                    if let Some(event) = self.on_connection_event(broker, generation, event) {
-                        return Some(event);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) if until < end => {}
-                // The sender is here: it is never disconnected.
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+            match self.poll(end) {
+                Polled::Event(event) => return Some(event),
+                Polled::Inside => {}
+                Polled::Nothing => return None,
             }
+        }
+    }
+
+    /// Waits for one event of a connection until `end`.
+    fn poll(&mut self, end: Instant) -> Polled {
+        let now = Instant::now();
+        self.open_due(now);
+        let retry = self.links.iter().filter_map(|link| link.retry).min();
+        let until = retry.map_or(end, |retry| retry.min(end));
+        match self.events.recv_timeout(until.saturating_duration_since(now)) {
+            Ok((broker, generation, event)) => {
+                let event = self.on_connection_event(broker, generation, event);
+                event.map_or(Polled::Inside, Polled::Event)
+            }
+            Err(RecvTimeoutError::Timeout) if until < end => Polled::Inside,
+            // The sender is here: it is never disconnected.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Polled::Nothing,
         }
     }
 
@@ -238,12 +256,11 @@ impl Brokers {
         loop {
             let links = self.links.iter().filter(|link| !link.unacknowledged.is_empty());
             let waiting: Vec<_> = links.map(|link| link.address).collect();
-            let now = Instant::now();
-            if waiting.is_empty() || now >= end {
+            if waiting.is_empty() || Instant::now() >= end {
                 return waiting;
             }
             // What comes meanwhile has no use any more.
-            let _ = self.next((end - now).min(RETRY_PAUSE));
+            let _ = self.poll(end);
         }
     }
 
