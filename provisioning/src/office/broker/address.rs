@@ -98,7 +98,8 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<String, String> {
-        let address = parse_address(text, "10.77.0.0/16".parse().unwrap());
+        let network = Ipv4Net::new_assert(Ipv4Addr::new(10, 77, 0, 0), 16);
+        let address = parse_address(text, network);
         address.map(|address| address.to_string()).map_err(|error| error.to_string())
     }
 

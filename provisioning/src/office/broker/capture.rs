@@ -83,12 +83,12 @@ mod tests {
 
     fn read(text: &str) -> Result<Vec<(String, String)>, CaptureFileError> {
         let path = std::env::temp_dir().join(format!("edge-capture-{:016x}", fastrand::u64(..)));
-        fs::write(&path, text).unwrap();
+        fs::write(&path, text)?;
         let mut found = Vec::new();
         let result = read_capture(&path, |site, payload| {
             found.push((site.to_owned(), String::from_utf8_lossy(payload).into_owned()));
         });
-        fs::remove_file(&path).unwrap();
+        fs::remove_file(&path)?;
         result.map(|_| found)
     }
 

@@ -108,7 +108,7 @@ impl ConnectionThread {
             let event = match event {
                 Ok(Event::Incoming(packet)) => self.on_packet(packet),
                 Ok(Event::Outgoing(_)) => None,
-                Err(error) => Some(ConnectionEvent::Ended(reason(error))),
+                Err(error) => Some(ConnectionEvent::Ended(reason(&error))),
             };
             let Some(event) = event else { continue };
             let is_last = matches!(event, ConnectionEvent::Ended(_));
@@ -142,7 +142,16 @@ impl ConnectionThread {
                 let payload = payload.to_vec();
                 Some(ConnectionEvent::Status { site, payload, is_retained: retain })
             }
-            _ => None,
+            Packet::Connect(_)
+            | Packet::PubRec(_)
+            | Packet::PubRel(_)
+            | Packet::PubComp(_)
+            | Packet::Subscribe(_)
+            | Packet::Unsubscribe(_)
+            | Packet::UnsubAck(_)
+            | Packet::PingReq
+            | Packet::PingResp
+            | Packet::Disconnect => None,
         }
     }
 }
@@ -153,18 +162,19 @@ pub(super) fn site_of(topic: &str) -> Option<&str> {
     (!site.is_empty() && !site.contains('/')).then_some(site)
 }
 
-fn reason(error: ConnectionError) -> LinkError {
-    match error {
-        ConnectionError::ConnectionRefused(
-            ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
-        ) => LinkError::Rejected,
-        ConnectionError::Io(error) => LinkError::Connection(error.to_string()),
-        error => LinkError::Connection(error.to_string()),
+fn reason(error: &ConnectionError) -> LinkError {
+    if let ConnectionError::ConnectionRefused(
+        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized,
+    ) = error
+    {
+        return LinkError::Rejected;
     }
+    let ConnectionError::Io(error) = error else { return LinkError::Connection(error.to_string()) };
+    LinkError::Connection(error.to_string())
 }
 
-/// Returns random hexadecimal digits. An identifier that two programs share would only make them
-/// disconnect each other, so that the number of the process will do without a generator.
+/// Returns random hexadecimal digits. Two programs with one identifier would only disconnect each
+/// other, so the number of the process will do where there is no generator.
 fn random_text() -> String {
     use ring::rand::{SecureRandom, SystemRandom};
 

@@ -169,7 +169,7 @@ proptest! {
         let states: Vec<_> = sites.iter().map(|(state, _)| *state).collect();
         let mut plan = plan(&states, canary, wave);
         let open = states.iter().filter(|state| **state != SiteState::Current).count();
-        let largest = wave.unwrap_or(open.div_ceil(10).max(canary)).max(canary);
+        let largest = wave.unwrap_or_else(|| open.div_ceil(10).max(canary)).max(canary);
         let mut random = fastrand::Rng::with_seed(order);
         let mut now = Instant::now();
         let (mut offered, mut confirmed, mut cleared) = (Vec::new(), BTreeSet::new(), Vec::new());
