@@ -1,5 +1,7 @@
 //! The log on standard error: which lines are logged, and a writer that blocks nothing.
 
+#[cfg(test)]
+mod captured_log;
 mod limiter;
 mod writer;
 
@@ -15,6 +17,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+#[cfg(test)]
+pub(crate) use self::captured_log::CapturedLog;
 use self::limiter::{Admission, LateLine, LineLimiter, LineTopic};
 use self::writer::LogQueue;
 
@@ -163,28 +167,6 @@ impl Visit for Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Collects the log.
-    #[derive(Clone, Default)]
-    struct CapturedLog(Arc<Mutex<Vec<u8>>>);
-
-    impl CapturedLog {
-        fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-        }
-    }
-
-    impl io::Write for CapturedLog {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let Self(lines) = self;
-            lines.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     /// Runs `work` and returns what it logged.
     fn logged(filter: &str, work: impl FnOnce()) -> String {

@@ -70,7 +70,8 @@ series! {
         ),
         writes: [IntCounter; CommandOutcome::ALL.len()] = counters(
             "edge_writes_total",
-            "Commands to write to the PLC, by the state of their reply.",
+            "Commands to write to the PLC, by the state of their reply, and acknowledgements of \
+             events.",
             "outcome",
             CommandOutcome::ALL.map(CommandOutcome::label)
         ),

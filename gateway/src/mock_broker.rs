@@ -54,6 +54,9 @@ pub struct Script {
     /// Whether UNSUBSCRIBE is answered without effect, as by RabbitMQ 3.10 for the subscriptions of
     /// a kept session.
     pub keeps_subscriptions: bool,
+    /// Filters to which the broker subscribes its client with every SUBSCRIBE, as EMQX does with
+    /// `auto_subscribe`.
+    pub auto_subscriptions: Vec<String>,
     /// Sent after every SUBACK, at QoS 0.
     pub after_subscribe: Vec<PublishedMessage>,
 }

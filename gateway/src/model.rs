@@ -25,7 +25,7 @@ pub use plc::{
 pub use reading::{
     BadTag, Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagHealth, TagLocation,
 };
-pub use reply_to::{ReplyTo, ReplyToError};
+pub use reply_to::{OwnTopics, ReplyTo, ReplyToError};
 pub use sentence::{Detail, Sentence};
 pub use topic::{filter_matches, is_topic_filter};
 pub use write::{

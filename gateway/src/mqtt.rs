@@ -1,8 +1,9 @@
 //! The connection to the broker: publishes messages, reports acknowledgements and what it receives.
 //!
 //! It knows neither the queue nor commands, and stores nothing: a message is in flight in one
-//! session, or it is the caller's. Every session is a clean one; when it ends, the caller gets
-//! [`MqttEvent::Disconnected`] and sends everything unacknowledged again in the next.
+//! session, or it is the caller's. The gateway takes over nothing from an earlier session; the
+//! broker may keep subscriptions and commands ([`SessionPersistence`]). When a session ends, the
+//! caller gets [`MqttEvent::Disconnected`] and sends everything unacknowledged again in the next.
 
 mod broker_traits;
 mod connect;
@@ -39,8 +40,8 @@ pub use failure::DisconnectReason;
 use failure::SessionFailure;
 use inbox::Inbox;
 pub use reason_code::{NOT_AUTHORIZED, PACKET_TOO_LARGE};
-use session_loop::SessionEnd;
-use session_start::{KeptSessions, PauseCause, SessionRequest, SubscriptionPause};
+use session_loop::{SessionEnd, SessionTerms};
+use session_start::{KeptSessions, PauseCause, SessionRequest, SubscriptionPauses};
 
 /// Most messages in flight at once. A broker may allow fewer (MQTT 5.0, receive maximum); the rest
 /// waits in the outbox.
@@ -269,7 +270,7 @@ pub async fn run(
         traits,
         session: 0,
         kept_sessions,
-        subscription_pause: SubscriptionPause::default(),
+        subscription_pauses: SubscriptionPauses::default(),
     };
     stop.run_until_cancelled(Box::pin(client.run())).await;
     connected.set(0);
@@ -299,7 +300,7 @@ struct MqttClient {
     traits: BrokerTraits,
     session: u32,
     kept_sessions: KeptSessions,
-    subscription_pause: SubscriptionPause,
+    subscription_pauses: SubscriptionPauses,
 }
 
 /// The outbox is closed, or the receiver of events was dropped.
@@ -326,7 +327,7 @@ impl MqttClient {
     /// after it.
     async fn attempt(&mut self, broker: &config::Broker) -> Result<Duration, ClientClosed> {
         let (number, now) = (self.failover.current(), Instant::now());
-        let subscription_pause = self.subscription_pause.current(now);
+        let subscription_pause = self.subscription_pauses.current(number, now);
         let subscribes = subscription_pause.is_none() && !self.settings.subscriptions.is_empty();
         let request = self.traits.request(number, now);
         let session = self.kept_sessions.request(number, request.version, subscribes);
@@ -342,9 +343,13 @@ impl MqttClient {
                 let interlude = self.kept_sessions.is_interlude(session, subscribes);
                 let ending = interlude.then_some((now, SessionFailure::KeptSessionEnded));
                 let renewal = subscribing.into_iter().chain(retrying).chain(ending);
-                let renewal = renewal.min_by_key(|(at, _)| *at);
-                let version = request.version;
-                self.run_session(connection, (version, session.persistence), name, renewal).await
+                let terms = SessionTerms {
+                    session: self.session.wrapping_add(1),
+                    is_kept: session.persistence != SessionPersistence::Clean,
+                    may_begin_clean: self.kept_sessions.may_begin_clean(number, session),
+                    planned_renewal: renewal.min_by_key(|(at, _)| *at),
+                };
+                self.run_session(connection, request.version, name, terms).await
             }
             // Asked for less at once: the broker has said what it does not support.
             Err(failure) if self.traits.on_refused(&request, &failure, Instant::now()) => {
@@ -385,16 +390,15 @@ impl MqttClient {
         }
     }
 
-    /// Runs the session of a connection to its end and returns the pause after it. At the time of
-    /// `renewal` the gateway ends it for that cause.
+    /// Runs the session of a connection to its end and returns the pause after it.
     async fn run_session(
         &mut self,
         mut connection: BrokerConnection,
-        (version, persistence): (MqttVersion, SessionPersistence),
+        version: MqttVersion,
         broker: String,
-        renewal: Option<(Instant, SessionFailure)>,
+        terms: SessionTerms,
     ) -> Result<Duration, ClientClosed> {
-        self.session = self.session.wrapping_add(1);
+        self.session = terms.session;
         let event = MqttEvent::Connected {
             session: self.session,
             broker: broker.clone(),
@@ -411,8 +415,7 @@ impl MqttClient {
         let (events, metrics) = (self.events.clone(), self.metrics.clone());
         let ClientSettings { subscriptions, acknowledgements, .. } = &self.settings;
         let inbox = Inbox::new(self.session, subscriptions, *acknowledgements);
-        let numbered = (self.session, persistence);
-        let session = connection.session_loop(inbox, numbered, renewal, events, metrics);
+        let session = connection.session_loop(inbox, terms, events, metrics);
         let end = select! {
             end = session.run(connection, &mut self.outbox, renewals) => end,
             () = self.hub_changes.changed() => SessionEnd::Failed(SessionFailure::HubChanged),
@@ -439,22 +442,29 @@ impl MqttClient {
         }
     }
 
-    /// Reports the filters that the broker refused, now or by closing the connection before.
+    /// Reports the filters that the broker refused, now or before without a SUBACK.
     async fn report_refused_filters(
         &mut self,
         refused: Vec<(String, u8)>,
     ) -> Result<(), ClientClosed> {
-        let pause = self.subscription_pause.current(Instant::now());
-        let is_closing = pause.is_some_and(|(_, cause)| cause == PauseCause::Closed);
-        let closed = self.settings.subscriptions.iter().filter(|_| is_closing).map(|filter| {
-            let reason = "the broker closes the connection".to_owned();
-            MqttEvent::SubscriptionRefused { filter: filter.clone(), code: NOT_AUTHORIZED, reason }
+        let pause = self.subscription_pauses.current(self.failover.current(), Instant::now());
+        let cause = match pause.map(|(_, cause)| cause) {
+            Some(PauseCause::Closed) => Some((NOT_AUTHORIZED, "the broker closes the connection")),
+            Some(PauseCause::Silent) => {
+                Some((reason_code::UNSPECIFIED_ERROR, "the broker does not answer it"))
+            }
+            Some(PauseCause::TooLarge) | None => None,
+        };
+        let unanswered = self.settings.subscriptions.iter().filter_map(|filter| {
+            let (code, reason) = cause?;
+            let (filter, reason) = (filter.clone(), reason.to_owned());
+            Some(MqttEvent::SubscriptionRefused { filter, code, reason })
         });
         let refused = refused.into_iter().map(|(filter, code)| {
             let reason = reason_code::name(code).to_owned();
             MqttEvent::SubscriptionRefused { filter, code, reason }
         });
-        let refusals: Vec<_> = refused.chain(closed).collect();
+        let refusals: Vec<_> = refused.chain(unanswered).collect();
         for event in refusals {
             self.events.send(event).await.map_err(|_| ClientClosed)?;
         }
@@ -464,8 +474,12 @@ impl MqttClient {
     /// Records why there is no session with the current broker. Called before the next broker is
     /// selected.
     fn on_failure(&mut self, failure: &SessionFailure, broker: &str) {
-        self.subscription_pause.on_failed(failure, Instant::now());
-        if self.kept_sessions.on_failed(self.failover.current(), failure) {
+        let number = self.failover.current();
+        let pauses = self.subscription_pauses.on_failed(number, failure, Instant::now());
+        let begins_clean = self.kept_sessions.on_failed(number, failure);
+        // Without subscriptions, the next session begins clean as well.
+        let is_kept = self.settings.persistence != SessionPersistence::Clean;
+        if begins_clean || pauses && is_kept {
             tracing::warn!(
                 target: KEPT_SESSION,
                 broker,

@@ -4,10 +4,11 @@
 //! tokio_modbus. The rest decides, and is pure: `server` judges what was read for each `unit`,
 //! `write_visit` what to send for a write order, of which `order_queue` holds those that wait,
 //! `request_tuner` adapts the requests to what the PLC rejects and `search_budget` bounds what that
-//! costs, `close_tracker` spaces the cycles of a server that closes connections, `identity_probe`
-//! and `device_name` know what the PLC is, `unit_backoff` and `silent_units` say when a silent unit
-//! is retried, `rate_limit` bounds the load, and `connection_slots` the number of connections.
-//! `diagnosis` holds the sentences for an installer.
+//! costs, `lost_registers` knows which orders may cost the session, `close_tracker` spaces the
+//! cycles of a server that closes connections, `identity_probe` and `device_name` know what the PLC
+//! is, `unit_backoff` and `silent_units` say when a silent unit is retried, `rate_limit` bounds the
+//! load, and `connection_slots` the number of connections. `diagnosis` holds the sentences for an
+//! installer.
 
 mod close_tracker;
 mod connection;
@@ -17,6 +18,7 @@ mod device_name;
 mod diagnosis;
 mod endpoint;
 mod identity_probe;
+mod lost_registers;
 mod modbus;
 mod order_queue;
 mod plc_r;
@@ -62,9 +64,6 @@ const REFUSED_RETRY: RetryPolicy = RetryPolicy {
     max: Duration::from_secs(3600),
     jitter: 0.0,
 };
-
-/// Most orders of one PLC that wait: those of about a second, even for a slow one.
-pub const MAX_WAITING_ORDERS: usize = 16;
 
 /// One connection, and the PLCs that are read over it.
 #[derive(Debug)]
@@ -125,7 +124,7 @@ pub enum PlcEvent {
         /// The limit; absent when no cycle is skipped any more.
         limit: Option<RateLimit>,
     },
-    /// What became of a write order; exactly one for each.
+    /// What became of a write order; exactly one for each order for a PLC of the connection.
     Written(Box<WriteReport>),
     /// What was learned about the requests changed.
     Learned {

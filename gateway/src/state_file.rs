@@ -1,6 +1,7 @@
 //! Small state files in `state_dir` that survive a restart.
 
-use std::fs::{self, OpenOptions};
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 use provisioning::regular_file;
 use tokio::task::spawn_blocking;
 
-/// Longest text that is read back: the addresses of a few hubs take 1 KB.
-const MAX_BYTES: u64 = 64 << 10;
+/// A bound for texts that are always short: the addresses of a few hubs take 1 KB.
+pub const SHORT_TEXT_BYTES: u64 = 64 << 10;
 
 /// A small text file that is replaced atomically.
 #[derive(Debug)]
@@ -17,30 +18,45 @@ pub struct StateFile {
     path: PathBuf,
     /// Log message for a failed write: what is lost by it.
     loss_message: &'static str,
+    /// Longest text that is written and read back.
+    max_bytes: u64,
     is_failing: bool,
 }
 
 impl StateFile {
     /// Returns the file with this name, without opening it. `loss_message` is logged when a write
-    /// fails.
+    /// fails. A text of more than `max_bytes` is neither written nor read.
     #[must_use]
-    pub fn new(state_dir: &Path, name: &str, loss_message: &'static str) -> Self {
-        Self { path: state_dir.join(name), loss_message, is_failing: false }
+    pub fn new(state_dir: &Path, name: &str, loss_message: &'static str, max_bytes: u64) -> Self {
+        Self { path: state_dir.join(name), loss_message, max_bytes, is_failing: false }
     }
 
     /// Returns the text that was written last; `None` when the file is missing or unreadable, and
-    /// when something else lies there: a pipe, a device, a file above 64 KiB.
+    /// when something else lies there: a pipe, a device, a longer file. What is there and cannot be
+    /// read is logged.
     #[must_use]
     pub fn read(&self) -> Option<String> {
-        String::from_utf8(regular_file::read(&self.path, MAX_BYTES).ok()?).ok()
+        let text = regular_file::read(&self.path, self.max_bytes)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+        match text {
+            Ok(text) => return Some(text),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => self.on_unreadable(&error),
+        }
+        None
     }
 
-    /// Replaces the text: a power cut leaves the old one or the new one. Returns whether it is on
-    /// disk. The first of consecutive failures is logged.
+    /// Logs that the file is there, but that its text cannot be used.
+    pub fn on_unreadable(&self, error: &dyn fmt::Display) {
+        tracing::warn!(%error, path = %self.path.display(), "cannot be read, and is ignored");
+    }
+
+    /// Replaces the text: a power cut leaves the old one or the new one, and once this returns
+    /// `true` the new one. The first of consecutive failures is logged.
     pub async fn write(&mut self, text: String) -> bool {
-        let path = self.path.clone();
+        let (path, max_bytes) = (self.path.clone(), self.max_bytes);
         // An SD card may take seconds, and everything else shares this thread.
-        let written = spawn_blocking(move || replace_atomically(&path, &text)).await;
+        let written = spawn_blocking(move || replace_atomically(&path, &text, max_bytes)).await;
         let error = match written {
             Ok(Ok(())) => {
                 if std::mem::take(&mut self.is_failing) {
@@ -58,7 +74,11 @@ impl StateFile {
     }
 }
 
-fn replace_atomically(path: &Path, text: &str) -> io::Result<()> {
+fn replace_atomically(path: &Path, text: &str, max_bytes: u64) -> io::Result<()> {
+    // It would not be read back, and the text that is there would be lost.
+    if u64::try_from(text.len()).map_or(true, |bytes| bytes > max_bytes) {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
     // rename(2) is atomic, but only a synced file is sure to have its text after a power cut.
     let new = path.with_extension("new");
     // A pipe or a link there would block the write, or send it elsewhere.
@@ -69,8 +89,9 @@ fn replace_atomically(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_data()?;
-    // The directory is not synced: if a power cut undoes the rename, the old text is still whole.
-    fs::rename(&new, path)
+    fs::rename(&new, path)?;
+    // The rename survives a power cut only after this (fsync(2)).
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 #[cfg(test)]
@@ -81,7 +102,7 @@ mod tests {
     async fn the_last_text_is_read_back_and_a_failure_ends() {
         let name = format!("edge-gateway-kept-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let directory = std::env::temp_dir().join(name);
-        let mut kept = StateFile::new(&directory, "text", "nothing");
+        let mut kept = StateFile::new(&directory, "text", "nothing", SHORT_TEXT_BYTES);
 
         assert!(!kept.write("lost".to_owned()).await);
         assert!(kept.is_failing);
@@ -106,6 +127,18 @@ mod tests {
         fs::create_dir(directory.join("text")).unwrap();
         assert_eq!(kept.read(), None);
         assert!(!kept.write("lost".to_owned()).await);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_text_that_would_not_be_read_back_does_not_replace_one_that_is() {
+        let name = format!("edge-gateway-long-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir(&directory).unwrap();
+        let mut kept = StateFile::new(&directory, "text", "nothing", 8);
+        assert!(kept.write("8 bytes.".to_owned()).await);
+        assert!(!kept.write("9 bytes: ".to_owned()).await);
+        assert_eq!(kept.read().as_deref(), Some("8 bytes."));
         fs::remove_dir_all(&directory).unwrap();
     }
 }

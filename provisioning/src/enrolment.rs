@@ -77,7 +77,8 @@ pub enum EnrolmentError {
 }
 
 impl Enrolment {
-    /// Reads the text of a file. Does not check the proof.
+    /// Reads the text of a file, which has the one form that [`Display`](fmt::Display) writes, but
+    /// for the ends of its lines. Does not check the proof.
     ///
     /// # Errors
     /// When it has another form.
@@ -87,6 +88,9 @@ impl Enrolment {
         }
         // Mail and editors of Windows change the line ends.
         let text = text.replace("\r\n", "\n");
+        if text.contains('\r') {
+            return Err(EnrolmentError::Foreign);
+        }
         let mut table: Table = text.parse().map_err(|_| EnrolmentError::Foreign)?;
         match table.remove("format") {
             Some(Value::Integer(FORMAT)) => {}
@@ -111,6 +115,12 @@ impl Enrolment {
         if let Some(key) = table.keys().next() {
             let key = key.chars().filter(|c| !c.is_control()).take(32).collect();
             return Err(EnrolmentError::UnknownKey { key });
+        }
+        // What is stored is rendered: text in another form, such as a request with quotes around it
+        // or a file without the header, would not come back when it is read again.
+        let rendered = enrolment.to_string();
+        if rendered.len() > MAX_ENROLMENT_BYTES || rendered.trim_end() != text.trim_end() {
+            return Err(EnrolmentError::Foreign);
         }
         Ok(enrolment)
     }

@@ -7,6 +7,8 @@ pub mod config;
 pub mod diagnostics;
 #[cfg(feature = "enrolment")]
 pub mod enrolment;
+#[cfg(feature = "enrolment")]
+mod new_file;
 #[cfg(feature = "office")]
 pub mod office;
 pub mod plan;

@@ -11,6 +11,7 @@ pub mod certificates;
 pub mod cli;
 pub mod enrol;
 pub mod fleet;
+pub mod fleet_lock;
 pub mod fleet_signing;
 pub mod hub;
 mod hub_choice;

@@ -32,9 +32,17 @@ pub fn open(path: &Path, max_bytes: u64) -> io::Result<File> {
 /// # Errors
 /// As [`open`], and when it cannot be read.
 pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    read_opened(open(path, max_bytes)?, max_bytes)
+}
+
+/// Returns the contents of a file that [`open`] has opened.
+///
+/// # Errors
+/// With [`ErrorKind::FileTooLarge`] when it has grown; when it cannot be read.
+pub fn read_opened(file: File, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // One byte more than allowed, to recognise a file that grows meanwhile.
-    open(path, max_bytes)?.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
     let is_longer = u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max_bytes;
     if is_longer { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }

@@ -47,7 +47,7 @@ pub trait TrialStorage {
     /// Replaces the record in one step: after a power cut it is the old one or the new one.
     ///
     /// # Errors
-    /// When it cannot be written; it is the old one then.
+    /// When it cannot be written; it may be the old one or the new one then.
     fn write_record(&mut self, record: &str) -> Result<(), Self::Error>;
 
     /// Writes a bundle into a slot. After a power cut the slot may hold anything.
@@ -128,6 +128,8 @@ pub enum Verdict {
 pub struct Trials<S> {
     storage: S,
     record: TrialRecord,
+    /// Whether the storage may hold another record, after a write that failed.
+    is_unsettled: bool,
     /// The time that a bundle has to be confirmed.
     limit: Duration,
 }
@@ -136,11 +138,18 @@ impl<S: TrialStorage> Trials<S> {
     /// Reads the record. `limit` is the running time that a bundle has to be confirmed.
     ///
     /// # Errors
-    /// When it cannot be read or is damaged.
+    /// When it cannot be read or is damaged; [`Self::renew`] is the way on from a damaged one.
     pub fn open(storage: S, limit: Duration) -> Result<Self, TrialError<S::Error>> {
         let text = storage.read_record().map_err(TrialError::Storage)?;
         let record = text.as_deref().map(str::parse).transpose()?.unwrap_or_default();
-        Ok(Self { storage, record, limit })
+        Ok(Self { storage, record, is_unsettled: false, limit })
+    }
+
+    /// Begins again without a record, as a box that has had no bundle: the next bundle is its
+    /// first one. For a record that is damaged, when a person brings a bundle; what was in use, and
+    /// which counters were here, is not known any more.
+    pub fn renew(storage: S, limit: Duration) -> Self {
+        Self { storage, record: TrialRecord::default(), is_unsettled: true, limit }
     }
 
     /// Returns the record: which bundles are there, and what became of them.
@@ -182,6 +191,10 @@ impl<S: TrialStorage> Trials<S> {
         let last = self.record.last_counter();
         if counter <= last {
             return Err(TrialError::NotNewer { counter, last });
+        }
+        if self.is_unsettled {
+            // The slot that is free here may be in use in the storage.
+            self.write(self.record.clone())?;
         }
         let slot = self.record.free_slot();
         self.storage.write_slot(slot, bundle).map_err(TrialError::Storage)?;
@@ -247,19 +260,23 @@ impl<S: TrialStorage> Trials<S> {
     /// Takes the bundle on trial back, if there is one before it. Its counter is never taken again.
     ///
     /// # Errors
-    /// When the storage fails; it is still on trial then.
+    /// When the storage fails. The one before it is in use all the same; after a restart the trial
+    /// may go on.
     pub fn revert(&mut self, reason: RevertReason) -> Result<RevertReason, TrialError<S::Error>> {
         if let Some(tried) = self.record.tried.as_ref().filter(|_| self.record.confirmed.is_some())
         {
             let reverted = Reverted { counter: tried.counter, reason: reason.to_string() };
-            let reverted = Some(reverted);
-            self.write(TrialRecord { tried: None, reverted, ..self.record.clone() })?;
+            self.record.reverted = Some(reverted);
+            self.record.tried = None;
+            self.write(self.record.clone())?;
         }
         Ok(reason)
     }
 
     fn write(&mut self, record: TrialRecord) -> Result<(), TrialError<S::Error>> {
+        self.is_unsettled = true;
         self.storage.write_record(&record.to_string()).map_err(TrialError::Storage)?;
+        self.is_unsettled = false;
         self.record = record;
         Ok(())
     }

@@ -159,7 +159,10 @@ impl FleetDir {
         }
         self.write_secret("office/mqtt.password", "geheim-office\n");
         for site in ["amsterdam-01", "rotterdam-01"] {
-            self.write_secret(&format!("sites/{site}/mqtt.password"), &format!("geheim-{site}\n"));
+            self.write_secret(
+                &format!("sites/{site}/mqtt.password.1"),
+                &format!("geheim-{site}\n"),
+            );
         }
     }
 
@@ -251,6 +254,56 @@ fn accounts_are_rendered_for_every_broker() {
     }
 }
 
+/// The other brokers could not let any gateway in.
+#[test]
+fn certificates_are_for_mosquitto_only() {
+    for software in ["nats", "emqx"] {
+        let broker = format!(
+            "{FLEET}\n[broker]\nsoftware = \"{software}\"\nauthentication = \"certificate\"\n"
+        );
+        let dir = FleetDir::good(&[("fleet.toml", &broker)]);
+        let problems = dir.problems();
+        assert!(problems.contains("ask for passwords only"), "{problems}");
+        assert!(problems.contains("authentication = \"password\", or"), "{problems}");
+    }
+}
+
+/// A peer of the hub would take the tunnel of the other one.
+#[test]
+fn no_site_has_the_key_of_a_hub_or_of_a_computer_of_the_office() {
+    for (key, holder) in [
+        ("njwtOLiSbsm4XIUPw9NwoMyA2y++wXTcS4uL1WsISgs=", "the hub hub-b has the same public key"),
+        (
+            "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+            "the computer anna of the office has the same public key",
+        ),
+    ] {
+        let site = ROTTERDAM.replace("\n\n", &format!("\npublic_key = \"{key}\"\n\n"));
+        let problems = FleetDir::good(&[("sites/rotterdam-01.toml", &site)]).problems();
+        assert!(problems.contains(holder), "{problems}");
+    }
+}
+
+/// The nodes of a cluster are on the hubs, which are closed to all others.
+#[test]
+fn the_hubs_of_a_cluster_let_each_other_in() {
+    for (software, ports) in [("nats", "6222"), ("emqx", "4370, 5370")] {
+        let broker = format!("{FLEET}\n[broker]\nsoftware = \"{software}\"\n");
+        let dir = FleetDir::good(&[("fleet.toml", &broker)]);
+        dir.write_secrets();
+        let hubs = dir.hubs();
+        let text = |path: &str| {
+            let file = hubs[0].1.iter().find(|file| file.path == path).unwrap();
+            String::from_utf8(file.content.clone()).unwrap()
+        };
+        let peer = "PublicKey = njwtOLiSbsm4XIUPw9NwoMyA2y++wXTcS4uL1WsISgs=\n\
+                    Endpoint = hub-b.example.net:51820\nAllowedIPs = 10.77.0.2/32\n";
+        assert!(text("etc/wireguard/edge.conf").contains(peer));
+        let rule = format!("ip saddr {{ 10.77.0.2 }} tcp dport {{ {ports} }} accept\n");
+        assert!(text("etc/nftables.d/edge.nft").contains(&rule));
+    }
+}
+
 #[test]
 fn a_rendered_configuration_is_one_that_the_gateway_runs_with() {
     let dir = FleetDir::good(&[]);
@@ -321,12 +374,24 @@ fn sites_that_disturb_each_other_or_reach_no_plc_are_found() {
     let dir = FleetDir::good(&[
         ("sites/amsterdam-02.toml", AMSTERDAM),
         ("sites/hub.toml", &ROTTERDAM.replace("10.77.0.13", "10.77.0.1")),
-        ("sites/office.toml", &ROTTERDAM.replace("10.77.0.13", "10.77.255.3")),
+        ("sites/desk.toml", &ROTTERDAM.replace("10.77.0.13", "10.77.255.3")),
         ("sites/outside.toml", &ROTTERDAM.replace("10.77.0.13", "10.78.0.3")),
         ("sites/unreachable.toml", &with_plc("192.168.2.10", "10.77.0.20")),
         ("sites/itself.toml", &with_plc("192.168.1.2", "10.77.0.21")),
     ]);
     insta::assert_snapshot!(dir.problems());
+}
+
+/// By its user name or its certificate it would be the user who may do everything.
+#[test]
+fn no_site_has_the_name_of_the_user_of_the_office() {
+    let dir = FleetDir::good(&[("sites/office.toml", &ROTTERDAM.replace("0.13", "0.14"))]);
+    let shown = dir.problems();
+    assert!(shown.contains("\"office\" cannot be the id of a site"), "{shown}");
+    assert!(
+        shown.contains("sites/office.toml") && shown.contains("choose another name"),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn make_sites(office: &Office) {
         fs::write(office.path(format!("sites/{id}.toml")), text).expect("the fleet is writable");
         let secrets = office.path(format!("secrets/sites/{id}"));
         fs::create_dir_all(&secrets).expect("the fleet is writable");
-        write_password(&secrets.join("mqtt.password"), site);
+        write_password(&secrets.join("mqtt.password.1"), site);
     }
     git(office, &["init", "--quiet"]);
     git(office, &["add", "."]);

@@ -1,6 +1,7 @@
 //! An office: a fleet in a directory, and the program `edge-provision`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -72,18 +73,41 @@ impl Office {
     /// When it does not start.
     #[must_use]
     pub fn start_mosquitto(&self, start: impl Fn(&str) -> Command, listener: &str) -> Process {
+        let rendered = format!("listener 1883 {}", Self::HUB);
+        let settings = self.mosquitto_settings();
+        assert!(settings.contains(&rendered), "{settings}");
+        // Mosquitto would give up root's rights, and could not read the directory of the test.
+        let settings = settings.replace(&rendered, listener) + "user root\n";
+        self.run_mosquitto(start, &settings)
+    }
+
+    /// Starts Mosquitto with its rendered files as root does: it becomes the user `mosquitto`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_mosquitto_as_its_user(&self, start: impl Fn(&str) -> Command) -> Process {
+        // Only the directory of a test has another mode than /etc.
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(self.dir.path(), open).expect("the directory is one of the test");
+        self.run_mosquitto(start, &self.mosquitto_settings())
+    }
+
+    fn mosquitto_settings(&self) -> String {
         let etc = self.path("out/hubs/hub-a/etc").display().to_string();
         let text = self.read("out/hubs/hub-a/etc/mosquitto/conf.d/edge.conf");
-        let rendered = format!("listener 1883 {}", Self::HUB);
-        assert!(text.contains(&rendered), "{text}");
-        let text = text.replace("/etc/", &format!("{etc}/")).replace(&rendered, listener);
+        text.replace("/etc/", &format!("{etc}/"))
+    }
+
+    fn run_mosquitto(&self, start: impl Fn(&str) -> Command, settings: &str) -> Process {
         let data = self.path("data");
         fs::create_dir_all(&data).expect("the directory is writable");
-        // Mosquitto would give up root's rights, and could not read the directory of the test.
+        let everyone = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(&data, everyone).expect("the directory is one of the test");
         let data = data.display();
-        let own = format!("user root\nlog_dest stderr\npersistence_location {data}/\n");
+        let own = format!("log_dest stderr\npersistence_location {data}/\n");
         let path = self.path("mosquitto.conf");
-        fs::write(&path, text + &own).expect("the directory is writable");
+        fs::write(&path, settings.to_owned() + &own).expect("the directory is writable");
         let program = resources::system_program(Path::new("mosquitto"));
         let process = Process::start(start(&program.display().to_string()).arg("-c").arg(path));
         process.wait_for_line(" running", EVENT_TIMEOUT);

@@ -28,9 +28,13 @@ impl Site {
         for file in fleet.site_files(fleet.site(id).expect("it was added")).expect("it is valid") {
             write(&dir.join(&file.name), &file.content, 0o644);
         }
-        for name in [box_files::TUNNEL_KEY, box_files::PASSWORD] {
-            let file_name = Path::new(name).file_name().expect("a file").display().to_string();
-            let secret = office.read(&format!("secrets/sites/{id}/{file_name}"));
+        let secrets = [
+            (box_files::TUNNEL_KEY, "tunnel.key"),
+            // Of its first login.
+            (box_files::PASSWORD, "mqtt.password.1"),
+        ];
+        for (name, kept) in secrets {
+            let secret = office.read(&format!("secrets/sites/{id}/{kept}"));
             write(&dir.join(name), secret.as_bytes(), 0o600);
         }
         namespace.ip(&["address", "add", &format!("{PLC}/24"), "dev", "lo"]);

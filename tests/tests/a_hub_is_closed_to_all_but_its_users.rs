@@ -9,9 +9,10 @@ use std::time::Duration;
 use e2e::{EVENT_TIMEOUT, Namespace, Office, WireguardInterface, eventually};
 use tunnel::PrivateKey;
 
-/// Ports with a listener on every machine of the test: ssh, the servers of bundles, brokers,
-/// metrics, Prometheus, Grafana, Node-RED, and some in between.
-const PORTS: [u16; 14] = [21, 22, 23, 80, 443, 502, 1880, 1883, 3000, 4222, 8080, 8883, 9090, 9464];
+/// Ports with a listener on every machine of the test: ssh, the servers of bundles, brokers and
+/// their cluster, metrics, Prometheus, Grafana, Node-RED, and some in between.
+const PORTS: [u16; 15] =
+    [21, 22, 23, 80, 443, 502, 1880, 1883, 3000, 4222, 6222, 8080, 8883, 9090, 9464];
 /// A dropped packet has no answer.
 const SILENCE: Duration = Duration::from_secs(1);
 const HUB: &str = Office::HUB;
@@ -137,6 +138,32 @@ fn as_root_a_scan_of_a_hub_finds_what_its_users_need() {
     assert!(!stranger.reaches_by_udp(&clock, "192.0.2.17:123"));
     let other = hub.namespace.enter(|| UdpSocket::bind("0.0.0.0:161").expect("nothing listens"));
     assert!(!site_a.reaches_by_udp(&other, "10.77.0.1:161"));
+}
+
+#[test]
+fn as_root_the_hubs_of_a_cluster_reach_each_other_and_no_site_does() {
+    let office = Office::new("192.0.2.5:51820");
+    office.change("fleet.toml", |text| {
+        text.replace("software = \"mosquitto\"", "software = \"nats\"     ")
+    });
+    office.run(&["add", "hub-b", "--hub", "--endpoint", "192.0.2.6:51820"]);
+    office.run(&["add", "site-a", "--template", "pump", "--with-key"]);
+    let hub = Namespace::new();
+    let interface = office.start_hub(&hub);
+    let hub = Machine::new(hub, interface);
+    let hub_key = value(&office.read("fleet.toml"), "public_key");
+    let join = |number, key: &str, address: &str| {
+        let key = office.read(key);
+        Machine::join(&hub.namespace, number, key.trim(), &hub_key, address)
+    };
+    let hub_b = join(1, "secrets/hubs/hub-b/tunnel.key", "10.77.0.2");
+    let address = value(&office.read("sites/site-a.toml"), "address");
+    let site = join(2, "secrets/sites/site-a/tunnel.key", &address);
+    hub_b.wait_for_tunnel(1883);
+    site.wait_for_tunnel(1883);
+
+    assert_eq!(hub_b.open_ports(HUB), [80, 1883, 6222]);
+    assert_eq!(site.open_ports(HUB), [80, 1883]);
 }
 
 /// Returns the value of the first line `key = "value"`.

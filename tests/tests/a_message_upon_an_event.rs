@@ -67,6 +67,44 @@ fn each_change_of_a_counter_is_one_message_and_one_word() {
 }
 
 #[test]
+fn no_word_is_written_before_the_broker_has_the_message() {
+    const WRITE_SINGLE_REGISTER: u8 = 6;
+    let mut plc = Pymodbus::start();
+    plc.set_registers(WORDS, 0, &[0; 600]);
+    plc.set_registers(WORDS, 10, &[5]);
+    let mut broker = Mosquitto::builder().persistent().start();
+    let events = broker.subscribe_persistent("consumer", "edge/g/event");
+    let config = GatewayConfig::with_broker("g", broker.url()).plc(section(&plc, "count"));
+    let gateway = Gateway::start_ready(config);
+    gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
+    let ok = "edge_plc_requests_total{outcome=\"ok\",plc=\"p\"}";
+    gateway.wait_for_metric(ok, EVENT_TIMEOUT, |requests| requests >= 8.0);
+    broker.stop();
+    gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up == 0.0);
+    let stored = "edge_samples_stored";
+    for count in 6..9 {
+        let before = gateway.wait_for_metric(stored, EVENT_TIMEOUT, |_| true);
+        plc.set_registers(WORDS, 10, &[count]);
+        gateway.wait_for_metric(stored, EVENT_TIMEOUT, |now| now > before);
+        let read = gateway.wait_for_metric(ok, EVENT_TIMEOUT, |_| true);
+        gateway.wait_for_metric(ok, EVENT_TIMEOUT, |now| now >= read + 8.0);
+        assert_eq!(plc.registers(WORDS, 90, 1), [0], "the broker does not have the message");
+        assert_eq!(plc.request_counts().get(&WRITE_SINGLE_REGISTER), None);
+    }
+    broker.start_again();
+    let is_write = |event: &serde_json::Value| event["by"] == json!("acknowledge");
+    for count in 6..9 {
+        let mut event = events.next(EVENT_TIMEOUT).json();
+        while !is_write(&event) {
+            event = events.next(EVENT_TIMEOUT).json();
+        }
+        assert_eq!((&event["state"], &event["write"]), (&json!("done"), &json!({"%MW90": count})));
+    }
+    wait_for_word(&mut plc, 8);
+    assert_eq!(plc.request_counts().get(&WRITE_SINGLE_REGISTER), Some(&3));
+}
+
+#[test]
 fn a_bool_is_acknowledged_until_it_is_false() {
     let mut plc = Pymodbus::start();
     plc.set_registers(WORDS, 0, &[0; 600]);

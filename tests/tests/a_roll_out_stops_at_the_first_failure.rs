@@ -180,6 +180,7 @@ fn a_site_that_goes_back_ends_it_and_gets_the_same_content_under_a_new_number() 
     // Once more without a change: another site would only do the same.
     let (text, code) = end_of(world.rollout(&["--canary", "3"]));
     assert!(code == Some(1) && text.contains("rollout --again"), "{text}");
+    assert!(text.contains("nothing was offered"), "{text}");
     assert_eq!(world.offered(), ["site-a"]);
 
     let again = world.rollout(&["--canary", "3", "--again"]);

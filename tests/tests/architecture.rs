@@ -63,6 +63,7 @@ const OFFICE_MODULES: &[(&str, &[&str])] = &[
     ("enrol", &["authority"]),
     ("boxes", &["enrol", "output_file"]),
     ("certificates", &["authority", "output_file", "secrets"]),
+    ("fleet_lock", &["output_file", "secrets"]),
     ("fleet_signing", &["output_file", "secrets", "signing"]),
     ("output_batch", &["output_file"]),
     (

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use e2e::{Namespace, NatsCluster, Office, Port, Process};
+use provisioning::enrolment::BoxKeys;
 
 /// A cluster that has just started does not answer for some seconds.
 const CLUSTER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -65,7 +66,7 @@ impl Client<'_> {
     fn command(&self, program: &str) -> Command {
         let secret = match self.user {
             "office" => "secrets/office/mqtt.password".to_owned(),
-            site => format!("secrets/sites/{site}/mqtt.password"),
+            site => format!("secrets/sites/{site}/mqtt.password.1"),
         };
         let (port, password) = (self.port.to_string(), self.office.read(&secret));
         let mut command = Command::new("sh");
@@ -157,6 +158,50 @@ fn mosquitto_lets_each_site_do_its_own_work() {
         .expect("mosquitto_pub is installed");
     assert!(!wrong.status.success(), "{wrong:?}");
     assert!(!broker.log().contains("Error"), "{}", broker.log().text());
+}
+
+/// The broker reads its files as the user to whom the commands of `hub --help` give them.
+#[test]
+fn as_root_mosquitto_reads_its_certificate_and_lets_a_box_in_with_its_own() {
+    let office = Office::new("hub-a.example.net:51820");
+    office.change("fleet.toml", |text| {
+        text.replace("authentication = \"password\"", "authentication = \"certificate\"")
+    });
+    let [site, _] = SITES;
+    office.run(&["add", site, "--template", "pump"]);
+    let keys = BoxKeys::open_or_create(&office.path("box")).expect("the directory is writable");
+    let enrolment = keys.enrolment().expect("the box has its keys");
+    let file = office.path(enrolment.file_name());
+    std::fs::write(&file, enrolment.to_string()).expect("the directory is writable");
+    office.run(&["enrol", site, &file.display().to_string()]);
+    office.run(&["build"]);
+    office.run(&["hub"]);
+
+    let etc = office.path("out/hubs/hub-a/etc").display().to_string();
+    let help = office.run(&["hub", "--help"]);
+    let given: Vec<_> = help.lines().filter(|line| line.contains("chown ")).collect();
+    assert!(!given.is_empty(), "{help}");
+    for line in given {
+        let command = line.split("    ").find(|part| part.contains("chown")).expect("a command");
+        let command = command.replace("/etc/", &format!("{etc}/"));
+        succeeds(Command::new("sh").args(["-e", "-c", &command]));
+    }
+    let hub = Namespace::new();
+    hub.ip(&["address", "add", &format!("{}/32", Office::HUB), "dev", "lo"]);
+    let _broker = office.start_mosquitto_as_its_user(|program| hub.command(program));
+    let publish = |certificate: &[String]| {
+        let mut command = hub.command("mosquitto_pub");
+        command.args(["-h", Office::HUB, "-p", "8883", "-q", "1", "-m", "", "-V", "mqttv5"]);
+        command.args(["-t", &format!("edge/{site}/status"), "--cafile"]);
+        command.arg(office.path("authority/ca.pem")).args(certificate);
+        command.output().expect("mosquitto_pub is installed")
+    };
+    let path = |name: &str| office.path(name).display().to_string();
+    let certificate = path(&format!("authority/sites/{site}.pem"));
+    let own = ["--cert".to_owned(), certificate, "--key".to_owned(), path("box/certificate.key")];
+    let accepted = publish(&own);
+    assert!(accepted.status.success(), "{accepted:?}");
+    assert!(!publish(&[]).status.success(), "without a certificate");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tunnel::{Hub, PublicKey, TunnelEvent, TunnelReport};
 
-use crate::state_file::StateFile;
+use crate::state_file::{SHORT_TEXT_BYTES, StateFile};
 
 /// A timestamp on disk is at most this far from the latest: six small writes per hour, for the sake
 /// of flash.
@@ -47,7 +47,7 @@ impl HubCache {
     pub(super) fn load(state_dir: &Path, own_key: PublicKey) -> Self {
         let loss = "cannot store what is known about the hubs: a start without DNS will wait for \
                     DNS, and a hub that ignores this gateway's clock may look like a dead one";
-        let file = StateFile::new(state_dir, "hubs", loss);
+        let file = StateFile::new(state_dir, "hubs", loss, SHORT_TEXT_BYTES);
         let known = file.read().map(|text| KnownHubs::parse(&text)).unwrap_or_default();
         Self { file, own_key, known, is_stored: true }
     }

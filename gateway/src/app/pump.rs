@@ -43,11 +43,11 @@ use self::triggers::Triggers;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
 use crate::metrics::{DropReason, Metrics, TagPage, TagRequest};
-use crate::model::{Message, Record, TrustLevel, UnixTime};
+use crate::model::{Message, OwnTopics, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
 use crate::queue::storage::{DirStorage, DirStorageError};
-use crate::queue::{self, DiskJobDone, Entry, Queue, TopicId};
+use crate::queue::{self, DiskJobDone, Entry, EntryId, Queue, TopicId};
 use crate::status::Status;
 use crate::web::{Liveness, Readiness};
 
@@ -74,6 +74,7 @@ pub(super) enum QueueStorage {
 #[derive(Debug)]
 pub(super) struct Pump {
     gateway_id: String,
+    own_topics: OwnTopics,
     pipelines: Vec<PlcPipeline>,
     queue: Queue,
     storage_retry: StorageRetry,
@@ -117,6 +118,13 @@ impl BrokerSession {
     }
 }
 
+/// Returns the topics on which this gateway publishes.
+fn own_topics(config: &Config) -> OwnTopics {
+    let published = config.plcs.iter().map(|plc| plc.publish.topic.clone());
+    let will = config.mqtt.will.iter().map(|will| will.topic.clone());
+    OwnTopics::new(&config.gateway.id, published.chain(will))
+}
+
 /// Returns the time of the runtime, which tests advance.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
@@ -143,7 +151,8 @@ impl Pump {
         };
         let clock_history = ClockHistory::new(*health_inputs.clock.borrow());
         let clock = health_inputs.clock.clone();
-        let triggers = Triggers::new(config, command_inputs.orders.clone());
+        let orders = command_inputs.orders.clone();
+        let triggers = Triggers::new(config, &metrics.plcs, orders, queue.next_entry_id());
         let commands = Commands::new(config, hash, &metrics.plcs, clock, command_inputs);
         let mut status_tracker = StatusTracker::new(config, hash, metrics, health_inputs);
         status_tracker.update_queue(&queue);
@@ -164,6 +173,7 @@ impl Pump {
             commands,
             triggers,
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
+            own_topics: own_topics(config),
             gateway_id,
         }
     }
@@ -202,7 +212,7 @@ impl Pump {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.advance_commands();
-            self.triggers.send_orders();
+            self.triggers.send_orders(|plc| self.commands.wanted_program(plc));
             let more = self.send();
             self.start_jobs();
             let due = self.queue.next_deadline().into_iter().chain(more.at()).min();
@@ -216,6 +226,7 @@ impl Pump {
                 Some(done) = self.jobs.join_next() => self.on_job_done(done),
                 Some(request) = self.tag_requests.recv() => self.on_tag_request(request),
                 Some(event) = self.commands.next_event() => self.on_command_event(event),
+                () = self.triggers.saved() => self.on_events_saved(),
                 () = clock::sleep_until(due) => {}
                 () = task::yield_now(), if more == NextSend::Now => {}
                 _ = ticks.tick() => self.on_tick(),
@@ -288,13 +299,13 @@ impl Pump {
         let memory = entry.memory_bytes();
         let event = match &entry {
             Entry::Record(record) => {
-                self.triggers.event_value(record).map(|value| (record.plc, value))
+                self.triggers.event_value(record).map(|value| (record.plc, record.at, value))
             }
             Entry::Message(_) => None,
         };
         let id = self.queue.push(topic, entry, now);
-        if let (Some(id), Some((plc, value))) = (id, event) {
-            self.triggers.on_queued(id, (plc, &value));
+        if let (Some(id), Some((plc, at, value))) = (id, event) {
+            self.triggers.on_queued(id, (plc, at, &value));
         }
         self.status_tracker.on_produced(id.map(|id| self.queue.stored_bytes(id)), memory);
     }
@@ -365,12 +376,15 @@ impl Pump {
             }
             self.offer_deferred(is_released);
         }
-        if let Ticket::Entry(id) = Ticket::from_number(ticket)
-            && let Some(topic) = self.queue.acknowledge(id, now())
-        {
+        if let Ticket::Entry(id) = Ticket::from_number(ticket) {
+            self.settle_acknowledged(id);
+        }
+    }
+
+    /// Removes a message from the queue that the broker has.
+    fn settle(&mut self, id: EntryId) {
+        if let Some(topic) = self.queue.acknowledge(id, now()) {
             self.drop_reports.on_acknowledged(topic);
-            self.triggers.on_acknowledged(id);
-            self.triggers.confirm_events(&self.queue);
         }
     }
 
@@ -491,7 +505,7 @@ impl Pump {
     fn on_tick(&mut self) {
         self.retry_storage();
         self.commands.on_tick();
-        self.triggers.confirm_events(&self.queue);
+        self.triggers.on_tick(&self.queue);
         self.status_tracker.set_writes(&self.commands.sentences());
         self.end_pauses();
         self.announce_gaps();
@@ -568,6 +582,7 @@ impl Pump {
         {
             self.queue.attach_storage(storage, now());
             self.holds.forget_all();
+            self.triggers.forget_tickets(self.queue.next_entry_id());
             if self.queue.lacks_storage() {
                 return;
             }

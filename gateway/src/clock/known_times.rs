@@ -5,7 +5,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::model::UnixTime;
-use crate::state_file::StateFile;
+use crate::state_file::{SHORT_TEXT_BYTES, StateFile};
 
 /// What is known about the time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,7 +36,7 @@ impl KnownTimes {
 /// Returns the file in `state_dir`.
 pub(super) fn state_file(state_dir: &Path) -> StateFile {
     let loss = "cannot store the time: a start with a wrong clock may go unnoticed";
-    StateFile::new(state_dir, "clock", loss)
+    StateFile::new(state_dir, "clock", loss, SHORT_TEXT_BYTES)
 }
 
 /// Returns what an earlier run stored; `None` when the file is missing or unreadable.

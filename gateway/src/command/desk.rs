@@ -363,9 +363,8 @@ impl CommandDesk {
     /// Records which program a PLC has. The first one that is seen with a configuration is the only
     /// one with which the PLC is written to, unless the configuration names another.
     pub fn on_program(&mut self, plc: u16, signature: ProgramSignature) {
-        let Some(plc) = self.plcs.get_mut(usize::from(plc)).filter(|plc| plc.is_writable()) else {
-            return;
-        };
+        let plc = self.plcs.get_mut(usize::from(plc)).filter(|plc| plc.has_writes);
+        let Some(plc) = plc else { return };
         plc.program = Some(signature);
         // A PLC without a program has the signature 0.
         if plc.wanted_program.is_none() && signature != ProgramSignature([0; 4]) {
@@ -373,6 +372,12 @@ impl CommandDesk {
             let (plc, config) = (plc.name.clone(), self.config_hash.clone());
             self.ledger.set_program(AcceptedProgram { plc, config, signature });
         }
+    }
+
+    /// Returns the only program with which a PLC may be written to; `None` for any.
+    #[must_use]
+    pub fn wanted_program(&self, plc: u16) -> Option<ProgramSignature> {
+        self.plcs.get(usize::from(plc))?.wanted_program
     }
 
     /// Takes over which programs the PLCs have from a desk that could record nothing.
@@ -386,10 +391,11 @@ impl CommandDesk {
         }
     }
 
-    /// Returns the program of a writable PLC that is not the one with which it may be written to.
+    /// Returns the program of a PLC that is not the one with which it may be written to; `None` for
+    /// a PLC that is only read.
     #[must_use]
     pub fn other_program(&self, plc: u16) -> Option<ProgramSignature> {
-        let plc = self.plcs.get(usize::from(plc)).filter(|plc| plc.is_writable())?;
+        let plc = self.plcs.get(usize::from(plc)).filter(|plc| plc.has_writes)?;
         let wanted = plc.wanted_program?;
         plc.program.filter(|program| *program != wanted)
     }

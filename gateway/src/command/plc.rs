@@ -20,6 +20,8 @@ pub(super) struct CommandPlc {
     /// Indices into `tags`, in the order of the names; empty if no tag is writable.
     by_name: Vec<u16>,
     pub(super) form: DatagramForm,
+    /// Whether anything is written to it, and be it only the acknowledgement of an event.
+    pub(super) has_writes: bool,
     /// The only program with which the PLC is written to; absent while any is.
     pub(super) wanted_program: Option<ProgramSignature>,
     /// The program that it has, as far as that is known.
@@ -54,6 +56,7 @@ impl CommandPlc {
                 device: is_nested.then(|| plc.device.clone()),
                 extra: plc.publish.extra.keys().cloned().collect(),
             },
+            has_writes: plc.has_writes(),
             wanted_program: plc.accept_program.map(|ProgramId(parts)| ProgramSignature(parts)),
             program: None,
             waiting: 0,

@@ -15,6 +15,8 @@ const PROGRAM_CHANGED: &str = "the PLC has another program than the one with whi
                                were checked; check them, then set `accept_program`";
 const NO_ANSWER: &str =
     "the PLC did not answer: it may have taken the value; `read` is what it holds";
+const LOSES_CONNECTION: &str = "the PLC closes the connection or does not answer over requests to \
+                                this address; check that it can be read and written";
 const INTERRUPTED: &str = "the gateway was restarted while the command was under way: the PLC may \
                            have taken the value; `read` is what it holds";
 
@@ -79,6 +81,8 @@ pub enum CommandReason {
     Exception(u8),
     /// The PLC does not answer, for this reason.
     Unreachable(Box<Sentence>),
+    /// The PLC closes the connection, or does not answer, over requests to this address.
+    LosesConnection,
     /// Some values were written, as the reply says, before this happened.
     Partial(Box<Self>),
     /// The gateway stops.
@@ -119,6 +123,7 @@ impl CommandReason {
             Self::UnderWay | Self::Repeated(_) => CommandState::Duplicate,
             Self::Exception(_)
             | Self::Unreachable(_)
+            | Self::LosesConnection
             | Self::Partial(_)
             | Self::Stopping
             | Self::NoRecord => CommandState::Failed,
@@ -189,6 +194,7 @@ impl fmt::Display for CommandReason {
             }
             Self::Exception(code) => write!(f, "the PLC refused the request with exception {code}"),
             Self::Unreachable(sentence) => write!(f, "the PLC was not reached: {sentence}"),
+            Self::LosesConnection => f.write_str(LOSES_CONNECTION),
             Self::Partial(reason) => write!(f, "only what `tags` says was written: {reason}"),
             Self::Stopping => f.write_str("the gateway is stopping"),
             Self::NoRecord => f.write_str(

@@ -47,6 +47,7 @@ fn not_sent(reason: &NotSentReason) -> CommandReason {
         }
         NotSentReason::Expired => CommandReason::Expired,
         NotSentReason::ProgramChanged => CommandReason::ProgramChanged,
+        NotSentReason::LosesConnection => CommandReason::LosesConnection,
         NotSentReason::Stopping => CommandReason::Stopping,
     }
 }

@@ -304,6 +304,9 @@ impl ClientConnection {
             None => self.with_core(|core, id| core.on_subscribe(id, &wanted)),
         };
         self.write(Reply::SubAck { packet_id, codes })?;
+        let auto = self.script.auto_subscriptions.iter();
+        let auto: Vec<_> = auto.map(|filter| (filter.clone(), Qos::AtLeastOnce)).collect();
+        self.with_core(|core, id| core.on_subscribe(id, &auto));
         self.with_core(|core, id| core.send_retained(id, &wanted, Instant::now()));
         for message in self.script.after_subscribe.clone() {
             self.write(Reply::Publish { packet_id: 0, dup: false, message })?;
@@ -314,7 +317,7 @@ impl ClientConnection {
 
     /// Writes what the state of the broker has for this client.
     fn write_outputs(&mut self) -> Result<(), EndReason> {
-        for output in self.with_core(|core, id| core.take_outputs(id)) {
+        for output in self.with_core(|core, id| core.take_outputs(id, Instant::now())) {
             match output {
                 Output::Send(packet) => self.write(packet)?,
                 Output::Close => return Err(EndReason::TakenOver),

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::access::AccessList;
 use super::codec::Reply;
-use super::session::{ClientSession, Delivery};
+use super::session::{ClientSession, Delivery, MAX_WAITING};
 use super::{ConnectInfo, DisconnectKind, PublishedMessage, SessionStart};
 use crate::model::{filter_matches, is_topic_filter};
 
@@ -173,8 +173,7 @@ impl BrokerCore {
     pub(super) fn on_acked(&mut self, connection: ConnectionId, packet_id: u16, now: Instant) {
         let Some(session) = self.session_of(connection) else { return };
         session.on_acked(packet_id);
-        let packets = session.poll_packets(now);
-        self.send(connection, packets);
+        self.send_waiting(connection, now);
     }
 
     /// Records a PUBREC for a message that was sent.
@@ -236,8 +235,7 @@ impl BrokerCore {
                 });
             }
         }
-        let packets = session.poll_packets(now);
-        self.send(connection, packets);
+        self.send_waiting(connection, now);
     }
 
     /// Records an UNSUBSCRIBE. Returns the code of each filter.
@@ -254,9 +252,15 @@ impl BrokerCore {
         filters.iter().map(&mut unsubscribe).collect()
     }
 
-    /// Returns what a connection is to do next.
-    pub(super) fn take_outputs(&mut self, connection: ConnectionId) -> VecDeque<Output> {
-        self.outputs.remove(&connection).unwrap_or_default()
+    /// Returns what a connection is to do next. What has waited for that follows.
+    pub(super) fn take_outputs(
+        &mut self,
+        connection: ConnectionId,
+        now: Instant,
+    ) -> VecDeque<Output> {
+        let outputs = self.outputs.remove(&connection).unwrap_or_default();
+        self.send_waiting(connection, now);
+        outputs
     }
 
     /// Returns the connections that have something to do.
@@ -270,26 +274,29 @@ impl BrokerCore {
         if message.retain {
             self.retain(&message, now);
         }
-        let mut all_packets = Vec::new();
+        let mut receivers = Vec::new();
         for session in self.sessions.values_mut() {
             let matching = session.subscriptions.iter();
-            let qos = matching.filter(|(filter, _)| filter_matches(filter, &message.topic));
-            let Some(qos) = qos.map(|(_, qos)| *qos).max() else { continue };
-            if !self.access.may_read(session.user.as_deref(), &message.topic) {
+            let matching = matching.filter(|(filter, _)| filter_matches(filter, &message.topic));
+            let mut copies: Vec<Qos> = matching.map(|(_, qos)| *qos).collect();
+            if copies.is_empty() || !self.access.may_read(session.user.as_deref(), &message.topic) {
                 continue;
             }
-            session.push(Delivery {
-                qos: message.qos.min(qos),
-                message: Arc::clone(&message),
-                is_retained: false,
-                stored_at: now,
-            });
-            if let Some(connection) = session.connection {
-                all_packets.push((connection, session.poll_packets(now)));
+            if !session.gets_copies {
+                copies = copies.into_iter().max().into_iter().collect();
             }
+            for qos in copies {
+                session.push(Delivery {
+                    qos: message.qos.min(qos),
+                    message: Arc::clone(&message),
+                    is_retained: false,
+                    stored_at: now,
+                });
+            }
+            receivers.extend(session.connection);
         }
-        for (connection, packets) in all_packets {
-            self.send(connection, packets);
+        for connection in receivers {
+            self.send_waiting(connection, now);
         }
     }
 
@@ -315,6 +322,17 @@ impl BrokerCore {
 
     fn session_of(&mut self, connection: ConnectionId) -> Option<&mut ClientSession> {
         self.sessions.get_mut(self.connections.get(&connection)?)
+    }
+
+    /// Sends what waits for a client. While it does not read, messages wait on, and are dropped
+    /// when too many do.
+    fn send_waiting(&mut self, connection: ConnectionId, now: Instant) {
+        if self.outputs.get(&connection).is_some_and(|outputs| outputs.len() >= MAX_WAITING) {
+            return;
+        }
+        let Some(session) = self.session_of(connection) else { return };
+        let packets = session.poll_packets(now);
+        self.send(connection, packets);
     }
 
     fn send(&mut self, connection: ConnectionId, packets: Vec<Reply>) {

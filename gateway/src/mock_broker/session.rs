@@ -12,7 +12,7 @@ use super::core::ConnectionId;
 use super::{ConnectInfo, PublishedMessage, SessionStart};
 
 /// Most messages that wait for a client; further ones are dropped, as by Mosquitto.
-const MAX_WAITING: usize = 1_000;
+pub(super) const MAX_WAITING: usize = 1_000;
 /// Most unacknowledged messages unless the client allows fewer, as with Mosquitto.
 const MAX_INFLIGHT: usize = 20;
 
@@ -34,6 +34,8 @@ pub(super) struct ClientSession {
     pub(super) left_at: Option<Instant>,
     pub(super) user: Option<String>,
     pub(super) subscriptions: BTreeMap<String, Qos>,
+    /// Whether each subscription that matches a message brings a copy of it (MQTT 5.0, 3.3.4).
+    pub(super) gets_copies: bool,
     /// Packet ids of QoS 2 between PUBLISH and PUBREL of the client.
     pub(super) received: BTreeSet<u16>,
     /// How long it outlives its connection; `None` for ever.
@@ -59,6 +61,8 @@ impl ClientSession {
         self.connection = Some(connection);
         self.left_at = None;
         self.user.clone_from(&connect.username);
+        // As from Mosquitto: under 3.1.1 a message comes once.
+        self.gets_copies = connect.version == MqttVersion::V5;
         self.expiry = match (connect.version, connect.start, connect.session_expiry) {
             (MqttVersion::V311, SessionStart::Clean, _) => Some(Duration::ZERO),
             (MqttVersion::V311, SessionStart::Resume, _) | (MqttVersion::V5, _, u32::MAX) => None,

@@ -21,7 +21,8 @@ pub struct WriteOrder {
     pub task: WriteTask,
     /// The only program with which it is carried out; absent for any.
     pub program: Option<ProgramSignature>,
-    /// The first write is not sent after this time; absent when it may wait.
+    /// The first write is not sent after this time, and the others are sent at any time after the
+    /// first; absent when all may wait.
     pub not_after: Option<Instant>,
 }
 
@@ -137,6 +138,9 @@ pub enum NotSentReason {
     Expired,
     /// The program of the PLC is not [`WriteOrder::program`].
     ProgramChanged,
+    /// The connection ended over the last such request to these registers or coils, and another
+    /// loss now would stop the reads.
+    LosesConnection,
     /// The gateway stops.
     Stopping,
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-use provisioning::config::{Broker, Mqtt, Secret};
+use provisioning::config::{Broker, Mqtt, Qos, Secret};
 use tokio::select;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::broker_traits::ConnectRequest;
 use super::failure::SessionFailure;
 use super::inbound_guard::{BrokerWords, InboundGuard, Violation};
-use super::inbox::ReceivedPublish;
+use super::inbox::{DueAck, ReceivedPublish};
 use super::reason_code::SpokenReason;
 use super::session::{self, ConnackLimits, Publisher, SessionDriver, SessionEvent};
 use super::session_start::SessionRequest;
@@ -43,10 +43,22 @@ pub(super) struct BrokerConnection {
     pub(super) driver: SessionDriver,
     pub(super) stream: BrokerStream,
     pub(super) limits: ConnackLimits,
-    /// Messages that arrived before the answer to SUBSCRIBE.
-    pub(super) early: Vec<ReceivedPublish>,
+    pub(super) early: EarlyMessages,
     /// The filters that the broker refused, with the reason code.
     pub(super) refused: Vec<(String, u8)>,
+}
+
+/// Messages that arrived before the answer to SUBSCRIBE.
+#[derive(Debug, Default)]
+pub(super) struct EarlyMessages {
+    /// At most [`MAX_EARLY_MESSAGES`] and [`MAX_EARLY_BYTES`].
+    pub(super) kept: Vec<ReceivedPublish>,
+    /// Those of QoS 1 and 2 that did not fit, without their content; at most as many as there are
+    /// packet ids.
+    pub(super) overflow: Vec<DueAck>,
+    /// Number of those of QoS 0 that did not fit.
+    pub(super) lost: usize,
+    bytes: usize,
 }
 
 /// How to begin a session.
@@ -99,7 +111,7 @@ pub(super) async fn connect(
         driver,
         stream,
         limits,
-        early: Vec::new(),
+        early: EarlyMessages::default(),
         refused: Vec::new(),
     };
     if !subscriptions.is_empty() {
@@ -128,19 +140,12 @@ fn check_limits(settings: &ClientSettings, limits: ConnackLimits) -> Result<(), 
 /// broker has stored, before that answer.
 async fn await_suback(
     driver: &mut SessionDriver,
-    early: &mut Vec<ReceivedPublish>,
+    early: &mut EarlyMessages,
 ) -> Result<Vec<u8>, SessionFailure> {
-    let mut early_bytes = 0;
     loop {
         match driver.next_event().await? {
             SessionEvent::Subscribed(codes) => return Ok(codes),
-            SessionEvent::Received(received) => {
-                early_bytes += received.message.payload.len();
-                // What does not fit is not acknowledged: a kept session brings it back.
-                if early.len() < MAX_EARLY_MESSAGES && early_bytes <= MAX_EARLY_BYTES {
-                    early.push(received);
-                }
-            }
+            SessionEvent::Received(received) => early.push(received),
             SessionEvent::Written(_)
             | SessionEvent::PacketIdBusy
             | SessionEvent::PubrecReceived
@@ -149,6 +154,23 @@ async fn await_suback(
             | SessionEvent::Unsubscribed
             | SessionEvent::DisconnectSent
             | SessionEvent::Other => {}
+        }
+    }
+}
+
+impl EarlyMessages {
+    fn push(&mut self, received: ReceivedPublish) {
+        let ReceivedPublish { packet_id, qos, .. } = received;
+        let bytes = self.bytes + received.message.payload.len();
+        // After one that did not fit, none is taken: the order would change.
+        let has_room = self.overflow.is_empty() && self.kept.len() < MAX_EARLY_MESSAGES;
+        if has_room && bytes <= MAX_EARLY_BYTES {
+            self.bytes = bytes;
+            self.kept.push(received);
+        } else if qos == Qos::AtMostOnce {
+            self.lost = self.lost.saturating_add(1);
+        } else if self.overflow.len() < usize::from(u16::MAX) {
+            self.overflow.push(DueAck { packet_id, qos });
         }
     }
 }
@@ -284,5 +306,49 @@ fn violation_failure(violation: Violation) -> SessionFailure {
 impl std::fmt::Debug for BrokerStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BrokerStream").field("io_error", &self.io_error).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::IncomingMessage;
+
+    fn received(packet_id: u16, qos: Qos, bytes: usize) -> ReceivedPublish {
+        let message = IncomingMessage { payload: vec![0; bytes], ..IncomingMessage::default() };
+        ReceivedPublish { packet_id, qos, message }
+    }
+
+    #[test]
+    fn what_does_not_fit_before_the_suback_is_not_forgotten() {
+        for (size, fitting) in [(0, MAX_EARLY_MESSAGES), (MAX_EARLY_BYTES / 4, 4)] {
+            let mut early = EarlyMessages::default();
+            for _ in 0..fitting + 3 {
+                early.push(received(0, Qos::AtMostOnce, size));
+            }
+            assert_eq!((early.kept.len(), early.lost), (fitting, 3));
+            early.push(received(7, Qos::AtLeastOnce, size));
+            early.push(received(8, Qos::ExactlyOnce, size));
+            let ids: Vec<_> = early.overflow.iter().map(|ack| ack.packet_id).collect();
+            assert_eq!((early.kept.len(), early.lost, ids), (fitting, 3, vec![7, 8]));
+        }
+    }
+
+    #[test]
+    fn after_a_message_that_did_not_fit_no_smaller_one_overtakes_it() {
+        let mut early = EarlyMessages::default();
+        early.push(received(1, Qos::AtLeastOnce, MAX_EARLY_BYTES));
+        early.push(received(2, Qos::AtLeastOnce, 1));
+        early.push(received(3, Qos::AtLeastOnce, 0));
+        assert_eq!((early.kept.len(), early.overflow.len()), (1, 2));
+    }
+
+    #[test]
+    fn a_flood_before_the_suback_takes_bounded_memory() {
+        let mut early = EarlyMessages::default();
+        for packet_id in (1..=u16::MAX).chain(1..=u16::MAX) {
+            early.push(received(packet_id, Qos::AtLeastOnce, 0));
+        }
+        assert_eq!(early.overflow.len(), usize::from(u16::MAX));
     }
 }

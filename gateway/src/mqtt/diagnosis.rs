@@ -161,6 +161,8 @@ pub(super) enum BrokerDiagnosis {
     KeptSessionEnded { broker: String },
     #[error("The gateway reconnects to {broker} to subscribe again.")]
     SubscribeRetry { broker: String },
+    #[error("The gateway reconnects to {broker} for messages that wait there.")]
+    MessagesWaiting { broker: String },
     #[error("The gateway reconnects to {broker} to try MQTT 5 again.")]
     VersionRetry { broker: String },
     #[error(
@@ -261,6 +263,7 @@ impl SessionFailure {
             Self::ForeignSubscription => Diagnosis::ForeignSubscription { broker },
             Self::KeptSessionEnded => Diagnosis::KeptSessionEnded { broker },
             Self::SubscribeRetry => Diagnosis::SubscribeRetry { broker },
+            Self::MessagesWaiting => Diagnosis::MessagesWaiting { broker },
             Self::VersionRetry => Diagnosis::VersionRetry { broker },
             Self::CertificateRenewed => Diagnosis::CertificateRenewed { broker },
         }

@@ -123,6 +123,8 @@ pub(super) enum SessionFailure {
     SubscriptionClosed,
     /// It is time to subscribe again after a pause.
     SubscribeRetry,
+    /// Messages wait in the kept session that did not fit before SUBACK.
+    MessagesWaiting,
     /// The broker sends messages for which the gateway has no subscription, and UNSUBSCRIBE did
     /// not end that.
     ForeignSubscription,
@@ -234,6 +236,7 @@ impl SessionFailure {
             Self::NotMqtt(_) | Self::Protocol(_) | Self::Collision => DisconnectReason::Protocol,
             Self::InflightSlotsLeaked
             | Self::SubscribeRetry
+            | Self::MessagesWaiting
             | Self::ForeignSubscription
             | Self::KeptSessionEnded
             | Self::VersionRetry

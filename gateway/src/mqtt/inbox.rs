@@ -57,16 +57,25 @@ pub(super) struct DueAck {
     pub(super) qos: Qos,
 }
 
+/// Whether a message may be acknowledged as soon as those before it are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum AckState {
+    WithCaller,
+    Due,
+}
+
 /// The messages that the broker sent in one session.
 #[derive(Debug)]
 pub(super) struct Inbox {
     session: u32,
     filters: Vec<String>,
     acknowledgements: Acknowledgements,
-    /// Passed on and not acknowledged, by packet id. The broker limits their number: by the Receive
-    /// Maximum, or under 3.1.1 by itself.
-    unacknowledged: BTreeMap<u16, Qos>,
-    due_acks: VecDeque<DueAck>,
+    /// The acknowledgements that rumqttc does not have yet, in the order in which the messages
+    /// arrived and are to be acknowledged (MQTT 5.0, 4.6). The broker limits their number: by the
+    /// Receive Maximum, or under 3.1.1 by itself.
+    unacknowledged: VecDeque<DueAck>,
+    /// The state of each of them, by packet id.
+    states: BTreeMap<u16, AckState>,
     unwritten_acks: usize,
     unsubscribed: BTreeSet<String>,
     unanswered_unsubscribes: usize,
@@ -84,8 +93,8 @@ impl Inbox {
             session,
             filters: filters.to_vec(),
             acknowledgements,
-            unacknowledged: BTreeMap::new(),
-            due_acks: VecDeque::new(),
+            unacknowledged: VecDeque::new(),
+            states: BTreeMap::new(),
             unwritten_acks: 0,
             unsubscribed: BTreeSet::new(),
             unanswered_unsubscribes: 0,
@@ -101,13 +110,11 @@ impl Inbox {
             return InboxDecision::Deliver(message);
         }
         if !self.filters.iter().any(|filter| filter_matches(filter, &message.topic)) {
-            self.queue_ack(packet_id, qos);
+            self.await_ack(DueAck { packet_id, qos }, AckState::Due);
             return InboxDecision::Foreign(self.remedy(&message.topic, now));
         }
         if qos != Qos::AtMostOnce {
-            // Some brokers repeat a message within a session. Its id cannot be in use for another
-            // one before the acknowledgement (MQTT 5.0, 2.2.1).
-            if self.unacknowledged.insert(packet_id, qos).is_some() {
+            if !self.await_ack(DueAck { packet_id, qos }, AckState::WithCaller) {
                 return InboxDecision::Repeated;
             }
             message.delivery = Some(DeliveryTag { session: self.session, packet_id });
@@ -115,35 +122,61 @@ impl Inbox {
         InboxDecision::Deliver(message)
     }
 
-    /// Records that the caller acknowledges a message.
-    pub(super) fn acknowledge(&mut self, tag: DeliveryTag) {
-        if tag.session == self.session
-            && let Some(qos) = self.unacknowledged.remove(&tag.packet_id)
-        {
-            self.queue_ack(tag.packet_id, qos);
+    /// Records a message that is discarded, in a session after which the broker does not send it
+    /// again.
+    pub(super) fn on_discarded(&mut self, ack: DueAck) {
+        if self.acknowledgements == Acknowledgements::ByCaller {
+            self.await_ack(ack, AckState::Due);
         }
     }
 
-    fn queue_ack(&mut self, packet_id: u16, qos: Qos) {
-        if qos != Qos::AtMostOnce {
-            self.due_acks.push_back(DueAck { packet_id, qos });
+    /// Adds a message to those that are to be acknowledged. Returns `false` if it is one of them:
+    /// some brokers repeat a message within a session, and its id cannot be in use for another one
+    /// before the acknowledgement (MQTT 5.0, 2.2.1).
+    fn await_ack(&mut self, ack: DueAck, state: AckState) -> bool {
+        let is_new = !self.states.contains_key(&ack.packet_id);
+        if is_new && ack.qos != Qos::AtMostOnce {
+            self.unacknowledged.push_back(ack);
+            self.states.insert(ack.packet_id, state);
+        }
+        is_new
+    }
+
+    /// Records that the caller acknowledges a message.
+    pub(super) fn acknowledge(&mut self, tag: DeliveryTag) {
+        if tag.session == self.session
+            && let Some(state) = self.states.get_mut(&tag.packet_id)
+        {
+            *state = AckState::Due;
         }
     }
 
     /// Returns the next acknowledgement to hand to rumqttc, the oldest first; `None` also while
-    /// rumqttc has not written the ones before.
+    /// rumqttc has not written the ones before, or the caller has an older message.
     pub(super) fn poll_ack(&mut self) -> Option<DueAck> {
         if self.unwritten_acks >= MAX_UNWRITTEN_ACKS {
             return None;
         }
-        let ack = self.due_acks.pop_front()?;
+        let ack = self.next_due()?;
+        self.unacknowledged.pop_front();
+        self.states.remove(&ack.packet_id);
         self.unwritten_acks += 1;
         Some(ack)
     }
 
-    /// Returns whether acknowledgements are still to be handed to rumqttc.
+    /// Returns whether acknowledgements may be handed to rumqttc, as soon as it has room.
     pub(super) fn has_due_acks(&self) -> bool {
-        !self.due_acks.is_empty()
+        self.next_due().is_some()
+    }
+
+    fn next_due(&self) -> Option<DueAck> {
+        let first = self.unacknowledged.front().copied();
+        first.filter(|ack| self.states.get(&ack.packet_id) == Some(&AckState::Due))
+    }
+
+    /// Returns whether any message is still to be acknowledged.
+    pub(super) fn has_unacknowledged(&self) -> bool {
+        !self.unacknowledged.is_empty()
     }
 
     /// Records that rumqttc wrote an acknowledgement.
@@ -173,7 +206,7 @@ impl Inbox {
         }
         let is_backlog_over = self.last_unsuback.is_some_and(|at| now >= at + BACKLOG_TIME);
         // A command that the caller still has would come twice.
-        if is_backlog_over && self.unacknowledged.is_empty() {
+        if is_backlog_over && self.states.values().all(|state| *state == AckState::Due) {
             ForeignRemedy::BeginClean
         } else {
             ForeignRemedy::None
@@ -199,6 +232,8 @@ fn candidates(topic: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn received(packet_id: u16, qos: Qos, topic: &str) -> ReceivedPublish {
@@ -254,6 +289,18 @@ mod tests {
             assert_eq!(matches!(other, InboxDecision::Deliver(_)), is_on_receipt);
             assert_eq!(inbox.poll_ack(), None);
         }
+    }
+
+    #[test]
+    fn what_is_discarded_is_acknowledged_in_its_turn() {
+        let (mut inbox, now) = (inbox(Acknowledgements::ByCaller), Instant::now());
+        let command = received(1, Qos::AtLeastOnce, "edge/a/set/p");
+        let tag = delivered(inbox.on_received(command, now)).delivery.unwrap();
+        inbox.on_discarded(DueAck { packet_id: 2, qos: Qos::ExactlyOnce });
+        assert_eq!(inbox.poll_ack(), None);
+        inbox.acknowledge(tag);
+        let acks: Vec<_> = std::iter::from_fn(|| inbox.poll_ack()).collect();
+        assert_eq!(acks.iter().map(|ack| ack.packet_id).collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]
@@ -321,5 +368,68 @@ mod tests {
             assert!(found.iter().all(|filter| filter_matches(filter, topic)), "{found:?}");
         }
         assert_eq!(candidates("$SYS/x"), ["$SYS/x"]);
+    }
+
+    /// What happens to an inbox. Few packet ids, so that brokers repeat them.
+    #[derive(Clone, Debug)]
+    enum InboxEvent {
+        Receive { packet_id: u16, qos: Qos, is_foreign: bool },
+        Acknowledge(u16),
+        Poll,
+    }
+
+    fn step() -> impl Strategy<Value = InboxEvent> {
+        let qos = prop::sample::select(vec![Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]);
+        let receive = (1..8_u16, qos, any::<bool>());
+        prop_oneof![
+            receive.prop_map(|(packet_id, qos, is_foreign)| InboxEvent::Receive {
+                packet_id,
+                qos,
+                is_foreign
+            }),
+            (1..8_u16).prop_map(InboxEvent::Acknowledge),
+            Just(InboxEvent::Poll),
+        ]
+    }
+
+    proptest! {
+        /// MQTT-4.6.0-2.
+        #[test]
+        fn messages_are_acknowledged_in_the_order_of_arrival(
+            steps in prop::collection::vec(step(), 1..60),
+        ) {
+            let (mut inbox, now) = (inbox(Acknowledgements::ByCaller), Instant::now());
+            // What is still to be acknowledged, and whether it may be.
+            let mut expected: VecDeque<(DueAck, bool)> = VecDeque::new();
+            for step in steps {
+                match step {
+                    InboxEvent::Receive { packet_id, qos, is_foreign } => {
+                        let topic = if is_foreign { "other" } else { "edge/a/set/p" };
+                        let packet_id = if qos == Qos::AtMostOnce { 0 } else { packet_id };
+                        let is_new = expected.iter().all(|(ack, _)| ack.packet_id != packet_id);
+                        let decision = inbox.on_received(received(packet_id, qos, topic), now);
+                        let is_repeated = matches!(decision, InboxDecision::Repeated);
+                        prop_assert_eq!(is_repeated, !is_new && !is_foreign);
+                        if is_new && qos != Qos::AtMostOnce {
+                            expected.push_back((DueAck { packet_id, qos }, is_foreign));
+                        }
+                    }
+                    InboxEvent::Acknowledge(packet_id) => {
+                        inbox.acknowledge(DeliveryTag { session: 3, packet_id });
+                        let known = expected.iter_mut();
+                        known.filter(|(ack, _)| ack.packet_id == packet_id)
+                            .for_each(|(_, is_due)| *is_due = true);
+                    }
+                    InboxEvent::Poll => {
+                        let due = expected.pop_front_if(|(_, is_due)| *is_due);
+                        prop_assert_eq!(inbox.poll_ack(), due.map(|(ack, _)| ack));
+                        inbox.on_ack_written();
+                    }
+                }
+                prop_assert_eq!(inbox.has_unacknowledged(), !expected.is_empty());
+                let is_due = expected.front().is_some_and(|(_, is_due)| *is_due);
+                prop_assert_eq!(inbox.has_due_acks(), is_due);
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 use crate::model::ForeignText;
 
 pub(super) const SUCCESS: u8 = 0x00;
+pub(super) const UNSPECIFIED_ERROR: u8 = 0x80;
 pub(super) const UNSUPPORTED_VERSION: u8 = 0x84;
 pub(super) const CLIENT_ID_NOT_VALID: u8 = 0x85;
 pub(super) const BAD_USER_NAME_OR_PASSWORD: u8 = 0x86;
@@ -81,7 +82,7 @@ pub(super) const fn name(code: u8) -> &'static str {
     match code {
         SUCCESS => "success",
         0x10 => "no matching subscribers",
-        0x80 => "unspecified error",
+        UNSPECIFIED_ERROR => "unspecified error",
         0x81 => "malformed packet",
         0x82 => "protocol error",
         0x83 => "implementation specific error",

@@ -8,22 +8,23 @@ use tokio::select;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::connect::{BrokerConnection, payload_capacity};
+use super::connect::{BrokerConnection, EarlyMessages, payload_capacity};
 use super::failure::SessionFailure;
-use super::inbox::{ForeignRemedy, Inbox, InboxDecision, ReceivedPublish};
+use super::inbox::{DueAck, ForeignRemedy, Inbox, InboxDecision, ReceivedPublish};
 use super::inflight::{Inflight, InflightMessage, WrittenMessage};
 use super::session::{
     ConnackLimits, MAX_PACKET_LEN, NotSendable, Publisher, SessionEvent, SlotState,
 };
-use super::{
-    MAX_INFLIGHT, MqttEvent, MqttRequest, OutgoingMessage, SessionPersistence, reason_code,
-};
+use super::{MAX_INFLIGHT, MqttEvent, MqttRequest, OutgoingMessage, reason_code};
 use crate::metrics::{MessageOutcome, MqttMetrics};
 use crate::model::ForeignText;
 use crate::uplink::RenewalRequests;
 
 /// Longest wait for acknowledgements before a DISCONNECT.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A session in which messages before SUBACK did not fit is renewed after this time: soon, because
+/// commands wait, but the broker cannot keep values from being published.
+const OVERFLOW_RENEWAL: Duration = Duration::from_secs(10);
 /// Longest wait until the DISCONNECT is written.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Target of the lines about messages without a subscription: the log's limit counts them apart.
@@ -39,8 +40,8 @@ pub(super) struct SessionLoop {
     limits: ConnackLimits,
     inflight: Inflight,
     inbox: Inbox,
-    /// Whether the broker sends unacknowledged messages again in the next session.
     is_kept: bool,
+    may_begin_clean: bool,
     phase: SessionPhase,
     is_outbox_closed: bool,
     /// Why the gateway ends the session although the outbox is open.
@@ -51,6 +52,18 @@ pub(super) struct SessionLoop {
     is_timer_set: bool,
     events: mpsc::Sender<MqttEvent>,
     metrics: MqttMetrics,
+}
+
+/// What the loop has to know about its session.
+pub(super) struct SessionTerms {
+    /// Its number.
+    pub(super) session: u32,
+    /// Whether the broker sends unacknowledged messages again in the next session.
+    pub(super) is_kept: bool,
+    /// Whether the session may be ended over a foreign subscription, so that it begins clean.
+    pub(super) may_begin_clean: bool,
+    /// When and why it is ended with DISCONNECT.
+    pub(super) planned_renewal: Option<(Instant, SessionFailure)>,
 }
 
 /// How a session ended.
@@ -80,23 +93,22 @@ enum Wake {
 }
 
 impl BrokerConnection {
-    /// Creates the loop for this connection. At the time of `planned_renewal` it ends the session
-    /// with DISCONNECT.
+    /// Creates the loop for this connection.
     pub(super) fn session_loop(
         &self,
         inbox: Inbox,
-        session: (u32, SessionPersistence),
-        planned_renewal: Option<(Instant, SessionFailure)>,
+        terms: SessionTerms,
         events: mpsc::Sender<MqttEvent>,
         metrics: MqttMetrics,
     ) -> SessionLoop {
-        let (session, persistence) = session;
+        let SessionTerms { session, is_kept, may_begin_clean, planned_renewal } = terms;
         SessionLoop {
             session,
             limits: self.limits,
             inflight: Inflight::new(self.limits.packet_ids, MAX_INFLIGHT, Instant::now()),
             inbox,
-            is_kept: persistence != SessionPersistence::Clean,
+            is_kept,
+            may_begin_clean,
             phase: SessionPhase::Open,
             is_outbox_closed: false,
             renewal: None,
@@ -139,10 +151,12 @@ impl SessionLoop {
         renewals: &mut RenewalRequests,
     ) -> Result<(), SessionEnd> {
         let BrokerConnection { publisher, driver, stream, early, .. } = connection;
-        self.set_timer(self.renew_at());
-        for received in early.drain(..) {
+        let EarlyMessages { kept, overflow, lost, .. } = std::mem::take(early);
+        for received in kept {
             self.on_received(publisher, received).await?;
         }
+        self.on_overflow(overflow, lost);
+        self.set_timer(self.renew_at());
         loop {
             // Not inside `select!`: a dropped `next_event` may lose a message (see `session`).
             let mut next = pin!(driver.next_event());
@@ -179,6 +193,28 @@ impl SessionLoop {
                 Ok(event) => self.on_event(event).await?,
                 Err(failure) => return Err(SessionEnd::Failed(failure)),
             }
+        }
+    }
+
+    /// Handles the messages before SUBACK that did not fit: a kept session brings those of QoS 1
+    /// and 2 again, once it is resumed. All others are lost, as after any disconnect.
+    fn on_overflow(&mut self, overflow: Vec<DueAck>, lost: usize) {
+        let is_kept = self.is_kept && !overflow.is_empty();
+        let (repeated, lost) =
+            if is_kept { (overflow.len(), lost) } else { (0, lost + overflow.len()) };
+        if repeated + lost > 0 {
+            tracing::warn!(
+                repeated,
+                lost,
+                "the broker sends more before it answers the subscription than the gateway stores"
+            );
+        }
+        if is_kept {
+            let due = (Instant::now() + OVERFLOW_RENEWAL, SessionFailure::MessagesWaiting);
+            let planned = self.planned_renewal.take().into_iter().chain([due]);
+            self.planned_renewal = planned.min_by_key(|(at, _)| *at);
+        } else {
+            overflow.into_iter().for_each(|ack| self.inbox.on_discarded(ack));
         }
     }
 
@@ -259,7 +295,7 @@ impl SessionLoop {
                     let _ = publisher.unsubscribe(&filter);
                 }
             }
-            ForeignRemedy::BeginClean if self.is_kept => {
+            ForeignRemedy::BeginClean if self.may_begin_clean => {
                 self.start_renewal(SessionFailure::ForeignSubscription);
             }
             ForeignRemedy::BeginClean | ForeignRemedy::None => {}
@@ -435,7 +471,14 @@ impl SessionLoop {
     }
 
     fn disconnect_when_drained(&mut self, publisher: &Publisher) {
-        let is_drained = self.inflight.is_empty() && !self.inbox.has_due_acks();
+        // A command that the caller has on disk would come again without its acknowledgement.
+        let awaits_caller = self.renewal.is_some() && !self.is_outbox_closed;
+        let is_inbox_drained = if awaits_caller {
+            !self.inbox.has_unacknowledged()
+        } else {
+            !self.inbox.has_due_acks()
+        };
+        let is_drained = self.inflight.is_empty() && is_inbox_drained;
         if self.phase == SessionPhase::Draining && is_drained {
             self.disconnect(publisher);
         }

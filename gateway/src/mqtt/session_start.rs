@@ -48,7 +48,8 @@ pub(super) struct KeptSessions {
 struct KeptSession {
     begins_clean: bool,
     violations: u8,
-    has_begun_clean: bool,
+    /// Whether it was ended over a foreign subscription in this run.
+    was_foreign: bool,
 }
 
 impl KeptSessions {
@@ -88,11 +89,17 @@ impl KeptSessions {
             && request.persistence == SessionPersistence::Clean
     }
 
+    /// Returns whether a session that began like this may be ended over a foreign subscription:
+    /// once, because a broker that subscribes for its clients would do so again.
+    pub(super) fn may_begin_clean(&self, broker: usize, request: SessionRequest) -> bool {
+        request.persistence != SessionPersistence::Clean
+            && self.brokers.get(&broker).is_none_or(|kept| !kept.was_foreign)
+    }
+
     /// Records that a session with this broker was established.
     pub(super) fn on_connected(&mut self, broker: usize, request: SessionRequest) {
         let kept = self.brokers.entry(broker).or_default();
         if request.opening == SessionOpening::Clean {
-            kept.has_begun_clean |= kept.begins_clean;
             kept.begins_clean = false;
         }
     }
@@ -106,10 +113,12 @@ impl KeptSessions {
         let kept = self.brokers.entry(broker).or_default();
         let is_violation = matches!(failure, SessionFailure::Protocol(_));
         kept.violations = if is_violation { kept.violations.saturating_add(1) } else { 0 };
+        let is_foreign =
+            matches!(failure, SessionFailure::ForeignSubscription) && !kept.was_foreign;
+        kept.was_foreign |= is_foreign;
         // What is too large, the broker would send again at once.
         let is_due = matches!(failure, SessionFailure::TooLarge { .. })
-            // Once: a broker that subscribes for its clients would do so again.
-            || matches!(failure, SessionFailure::ForeignSubscription) && !kept.has_begun_clean
+            || is_foreign
             || kept.violations >= MAX_VIOLATIONS;
         if is_due {
             kept.violations = 0;
@@ -119,10 +128,16 @@ impl KeptSessions {
     }
 }
 
-/// The time in which sessions begin without subscriptions: with them, the broker would end every
-/// session, and nothing could be published.
+/// The times in which sessions begin without subscriptions, for each broker by its number in the
+/// configuration: with subscriptions, that broker would end every session, and nothing could be
+/// published there. Another broker may accept them, and keep a session that is not to be lost.
 #[derive(Debug, Default)]
-pub(super) struct SubscriptionPause {
+pub(super) struct SubscriptionPauses {
+    brokers: BTreeMap<usize, SubscriptionPause>,
+}
+
+#[derive(Debug, Default)]
+struct SubscriptionPause {
     until: Option<(Instant, PauseCause)>,
     /// Ends of sessions in a row over the subscription.
     failures: u8,
@@ -133,27 +148,47 @@ pub(super) struct SubscriptionPause {
 pub(super) enum PauseCause {
     /// The broker closes the connection instead of answering.
     Closed,
+    /// The broker does not answer.
+    Silent,
     /// The broker sends a message that is too large, and would send it again after every SUBSCRIBE
     /// if it has retained it.
     TooLarge,
 }
 
-impl SubscriptionPause {
-    /// Records the end of a session, or of an attempt at one.
-    pub(super) fn on_failed(&mut self, failure: &SessionFailure, now: Instant) {
-        let is_over_subscription = failure.is_over_subscription();
-        self.failures = if is_over_subscription { self.failures + 1 } else { 0 };
-        if matches!(failure, SessionFailure::TooLarge { .. }) {
-            self.until = Some((now + SUBSCRIBE_RETRY, PauseCause::TooLarge));
-        } else if self.failures >= MAX_SUBSCRIPTION_FAILURES {
-            self.until = Some((now + SUBSCRIBE_RETRY, PauseCause::Closed));
-            self.failures = 0;
-        }
+impl SubscriptionPauses {
+    /// Records the end of a session with this broker, or of an attempt at one. Returns whether a
+    /// pause begins.
+    pub(super) fn on_failed(
+        &mut self,
+        broker: usize,
+        failure: &SessionFailure,
+        now: Instant,
+    ) -> bool {
+        self.brokers.entry(broker).or_default().on_failed(failure, now)
     }
 
-    /// Returns the end of the pause, and its cause; `None` when there is none.
-    pub(super) fn current(&self, now: Instant) -> Option<(Instant, PauseCause)> {
-        self.until.filter(|(until, _)| now < *until)
+    /// Returns the end of the pause at this broker, and its cause; `None` when there is none.
+    pub(super) fn current(&self, broker: usize, now: Instant) -> Option<(Instant, PauseCause)> {
+        self.brokers.get(&broker)?.until.filter(|(until, _)| now < *until)
+    }
+}
+
+impl SubscriptionPause {
+    fn on_failed(&mut self, failure: &SessionFailure, now: Instant) -> bool {
+        let is_over_subscription = failure.is_over_subscription();
+        self.failures = if is_over_subscription { self.failures + 1 } else { 0 };
+        let cause = if matches!(failure, SessionFailure::TooLarge { .. }) {
+            PauseCause::TooLarge
+        } else if self.failures < MAX_SUBSCRIPTION_FAILURES {
+            return false;
+        } else if matches!(failure, SessionFailure::NoSuback) {
+            PauseCause::Silent
+        } else {
+            PauseCause::Closed
+        };
+        self.failures = 0;
+        self.until = Some((now + SUBSCRIBE_RETRY, cause));
+        true
     }
 }
 
@@ -214,24 +249,62 @@ mod tests {
         let mut sessions = KeptSessions::new(KEPT);
         assert!(sessions.on_failed(0, &SessionFailure::ForeignSubscription));
         let clean = asked(&sessions, 0, MqttVersion::V5);
+        assert!(!sessions.may_begin_clean(0, clean));
+        assert!(sessions.may_begin_clean(1, clean), "another broker");
         sessions.on_connected(0, clean);
         assert!(!sessions.on_failed(0, &SessionFailure::ForeignSubscription));
-        assert_eq!(asked(&sessions, 0, MqttVersion::V5).opening, SessionOpening::Resume);
+        let resumed = asked(&sessions, 0, MqttVersion::V5);
+        assert_eq!(resumed.opening, SessionOpening::Resume);
+        assert!(!sessions.may_begin_clean(0, resumed));
+    }
+
+    #[test]
+    fn only_a_foreign_subscription_uses_up_the_clean_begin_for_one() {
+        let mut sessions = KeptSessions::new(KEPT);
+        assert!(sessions.on_failed(0, &SessionFailure::TooLarge { size: 2 << 20 }));
+        let clean = asked(&sessions, 0, MqttVersion::V5);
+        sessions.on_connected(0, clean);
+        let resumed = asked(&sessions, 0, MqttVersion::V5);
+        assert!(sessions.may_begin_clean(0, resumed));
+        assert!(sessions.on_failed(0, &SessionFailure::ForeignSubscription));
+        let not_kept = SessionRequest { persistence: CLEAN, ..resumed };
+        assert!(!KeptSessions::new(KEPT).may_begin_clean(0, not_kept), "nothing comes again");
     }
 
     #[test]
     fn the_subscription_pauses_after_two_ends_over_it_in_a_row() {
-        let (mut pause, now) = (SubscriptionPause::default(), Instant::now());
+        let (mut pauses, now) = (SubscriptionPauses::default(), Instant::now());
         for failure in
             [SessionFailure::SubscriptionClosed, SessionFailure::Closed, SessionFailure::NoSuback]
         {
-            pause.on_failed(&failure, now);
-            assert_eq!(pause.current(now), None, "{failure:?}");
+            assert!(!pauses.on_failed(0, &failure, now), "{failure:?}");
+            assert_eq!(pauses.current(0, now), None, "{failure:?}");
         }
-        pause.on_failed(&SessionFailure::SubscriptionClosed, now);
+        assert!(pauses.on_failed(0, &SessionFailure::SubscriptionClosed, now));
         let until = now + SUBSCRIBE_RETRY;
-        pause.on_failed(&SessionFailure::Closed, now);
-        assert_eq!(pause.current(now), Some((until, PauseCause::Closed)));
-        assert_eq!(pause.current(until), None);
+        assert!(!pauses.on_failed(0, &SessionFailure::Closed, now));
+        assert_eq!(pauses.current(0, now), Some((until, PauseCause::Closed)));
+        assert_eq!(pauses.current(0, until), None);
+    }
+
+    #[test]
+    fn a_broker_that_does_not_answer_is_told_from_one_that_closes() {
+        let (mut pauses, now) = (SubscriptionPauses::default(), Instant::now());
+        assert!(!pauses.on_failed(0, &SessionFailure::NoSuback, now));
+        assert!(pauses.on_failed(0, &SessionFailure::NoSuback, now));
+        assert_eq!(pauses.current(0, now).map(|(_, cause)| cause), Some(PauseCause::Silent));
+        assert!(pauses.on_failed(0, &SessionFailure::TooLarge { size: 2 << 20 }, now));
+        assert_eq!(pauses.current(0, now).map(|(_, cause)| cause), Some(PauseCause::TooLarge));
+    }
+    #[test]
+    fn a_pause_concerns_one_broker_and_its_ends_in_a_row() {
+        let (mut pauses, now) = (SubscriptionPauses::default(), Instant::now());
+        let closed = SessionFailure::SubscriptionClosed;
+        assert!(!pauses.on_failed(0, &closed, now));
+        assert!(!pauses.on_failed(1, &closed, now), "each one may have been stopped");
+        assert!(!pauses.on_failed(2, &SessionFailure::Closed, now));
+        assert!(pauses.on_failed(0, &closed, now), "what others do changes nothing");
+        assert!(pauses.current(0, now).is_some());
+        assert_eq!((pauses.current(1, now), pauses.current(2, now)), (None, None));
     }
 }

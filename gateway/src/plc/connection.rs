@@ -367,6 +367,12 @@ impl<T> Exchange<T> {
         matches!(self.answer, Some(Err(RequestError::Disconnected(_))))
     }
 
+    /// Returns whether no byte of the request was sent, because the server had closed the
+    /// connection.
+    pub(super) const fn is_unsent(&self) -> bool {
+        matches!(self.answer, Some(Err(RequestError::NotSent(_))))
+    }
+
     /// Returns whether the unit itself answered or refused the request, so that the next one may be
     /// sent to it.
     pub(super) const fn is_answered(&self) -> bool {

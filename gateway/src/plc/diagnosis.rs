@@ -186,14 +186,14 @@ impl PlcDiagnosis {
             }
             (RequestError::Garbled(mismatch), _) => Self::mismatch(mismatch, address, timeout_ms),
             (RequestError::Refused(_), _) => Self::InvalidAnswer { address },
-            (RequestError::Disconnected(_), true) if is_modicon(plc) => {
-                Self::ModiconClosed { address }
+            (RequestError::Disconnected(_) | RequestError::NotSent(_), _) => {
+                match (is_modicon(plc), has_answered) {
+                    (true, true) => Self::ModiconClosed { address },
+                    (true, false) => Self::ModiconClosedUnanswered { address },
+                    (false, true) => Self::Closed { address },
+                    (false, false) => Self::ClosedUnanswered { address },
+                }
             }
-            (RequestError::Disconnected(_), true) => Self::Closed { address },
-            (RequestError::Disconnected(_), false) if is_modicon(plc) => {
-                Self::ModiconClosedUnanswered { address }
-            }
-            (RequestError::Disconnected(_), false) => Self::ClosedUnanswered { address },
         }
     }
 

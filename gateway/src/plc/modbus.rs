@@ -31,7 +31,7 @@ use super::session::{
     is_unknown_function,
 };
 use super::{PlcIdentity, Registers, device_name};
-use strict::{Strict, TransactionIds};
+use strict::{Strict, TransactionIds, UnsentRequest};
 
 /// Longest wait for a name look-up, and again for a connection. A PLC with a short time-out is
 /// near, so the limit is three of its time-outs if that is less.
@@ -111,6 +111,19 @@ impl Connector for ModbusConnector {
 }
 
 impl ModbusSession {
+    /// Sends a request that reads: one that was not sent is judged like one over which the
+    /// connection was lost.
+    async fn call_read(
+        &mut self,
+        address: UnitAddress,
+        request: Request<'_>,
+    ) -> Result<Response, RequestError> {
+        match self.call(address, request).await {
+            Err(RequestError::NotSent(error)) => Err(to_lost_error(error)),
+            answer => answer,
+        }
+    }
+
     async fn call(
         &mut self,
         address: UnitAddress,
@@ -155,7 +168,7 @@ impl PlcSession for ModbusSession {
             Table::InputRegister => Request::ReadInputRegisters(first, count),
             Table::HoldingRegister => Request::ReadHoldingRegisters(first, count),
         };
-        to_registers(self.call(address, request).await?, count)
+        to_registers(self.call_read(address, request).await?, count)
     }
 
     async fn write(
@@ -179,7 +192,7 @@ impl PlcSession for ModbusSession {
         address: UnitAddress,
     ) -> Result<PlcIdentity, RequestError> {
         let request = Request::ReadDeviceIdentification(ReadCode::Basic, 0);
-        let answer = self.call(address, request).await?;
+        let answer = self.call_read(address, request).await?;
         let Response::ReadDeviceIdentification(answer) = answer else {
             return Err(RequestError::Garbled(AnswerMismatch::OtherFunction));
         };
@@ -268,21 +281,29 @@ fn to_connect_error(error: io::Error, limit: Duration) -> ConnectError {
 }
 
 fn to_request_error(error: Error) -> RequestError {
-    let undecodable =
-        |error: &dyn Display| RequestError::Garbled(AnswerMismatch::Undecodable(error.to_string()));
     match error {
         Error::Protocol(error) => undecodable(&error),
-        // The codec of tokio_modbus reports what it cannot decode as I/O errors without an OS code.
-        Error::Transport(error)
-            if error.raw_os_error().is_none() && is_codec_error(error.kind()) =>
-        {
-            match error.get_ref().and_then(|cause| cause.downcast_ref::<AnswerMismatch>()) {
-                Some(mismatch) => RequestError::Garbled(mismatch.clone()),
-                None => undecodable(&error),
-            }
-        }
-        Error::Transport(error) => RequestError::Disconnected(error),
+        Error::Transport(error) => match error.downcast() {
+            Ok(UnsentRequest(error)) => RequestError::NotSent(error),
+            Err(error) => to_lost_error(error),
+        },
     }
+}
+
+/// Returns why the connection is of no more use after this error.
+fn to_lost_error(error: io::Error) -> RequestError {
+    // The codec of tokio_modbus reports what it cannot decode as I/O errors without an OS code.
+    if error.raw_os_error().is_some() || !is_codec_error(error.kind()) {
+        return RequestError::Disconnected(error);
+    }
+    match error.get_ref().and_then(|cause| cause.downcast_ref::<AnswerMismatch>()) {
+        Some(mismatch) => RequestError::Garbled(mismatch.clone()),
+        None => undecodable(&error),
+    }
+}
+
+fn undecodable(error: &dyn Display) -> RequestError {
+    RequestError::Garbled(AnswerMismatch::Undecodable(error.to_string()))
 }
 
 const fn is_codec_error(kind: io::ErrorKind) -> bool {

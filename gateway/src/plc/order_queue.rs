@@ -1,7 +1,7 @@
 //! The write orders that wait for one connection, and when the next one may be sent.
 //!
 //! An order passes the polls, but all orders together take at most half of the time that requests
-//! may take, so that a flood of them does not stop the polls.
+//! may take, reads of all tags included, so that a flood of them does not stop the polls.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,6 @@ use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::model::{WriteOrder, WriteTask};
-
-/// Longest pause after an order: one whose answer was missing must not delay the next for long.
-const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// The receiving end of the channel of orders, whose capacity bounds how many wait.
 #[derive(Debug)]
@@ -74,10 +71,14 @@ impl OrderQueue {
         self.next.take().or_else(|| self.receiver.as_mut()?.try_recv().ok())
     }
 
-    /// Records that an order was carried out, and waited for answers for `busy`.
+    /// Records that orders waited for answers for `busy`, until `now`. The pause that follows is as
+    /// long as their share needs, and begins after one that is not over.
     pub(super) fn on_done(&mut self, busy: Duration, now: Instant) {
-        let pause = busy.mul_f64(100.0 / self.max_share - 1.0).min(MAX_PAUSE);
-        self.paused_until = (!pause.is_zero()).then(|| now + pause);
+        if !busy.is_zero() {
+            let pause = busy.mul_f64(100.0 / self.max_share - 1.0);
+            let begin = self.paused_until.map_or(now, |until| until.max(now));
+            self.paused_until = Some(begin + pause);
+        }
     }
 
     /// Accepts no more orders; those that wait can still be taken.

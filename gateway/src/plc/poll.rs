@@ -123,7 +123,7 @@ impl<C: Connector> Poller<C> {
 
     /// Carries out an order, else runs the next job, or waits for either.
     async fn run_next(&mut self) -> ControlFlow<()> {
-        self.retry_read_backs().await?;
+        self.run_read_backs().await?;
         if let Some(order) = self.orders.take(now()) {
             match order.task {
                 WriteTask::ReadAll => self.read_all(order).await?,

@@ -124,7 +124,12 @@ impl ServerState {
     }
 
     /// Counts a request over which the server closed an idle connection.
-    pub(super) fn count_request(&self, index: usize, request: &ReadRequest, exchange: &Exchange) {
+    pub(super) fn count_request<T>(
+        &self,
+        index: usize,
+        request: &ReadRequest,
+        exchange: &Exchange<T>,
+    ) {
         if let (Some(unit), Some(answer)) = (self.unit(index), &exchange.answer) {
             unit.count_request(request, answer, exchange.took);
         }

@@ -59,8 +59,8 @@ pub(super) trait PlcSession: Send {
     ) -> impl Future<Output = Result<Registers, RequestError>> + Send;
 
     /// Sends one request that writes, like [`PlcSession::read`]. Returns only after the server has
-    /// confirmed exactly this write. After any error but [`RequestError::Refused`] it may have been
-    /// carried out.
+    /// confirmed exactly this write. After any error but [`RequestError::Refused`] and
+    /// [`RequestError::NotSent`] it may have been carried out.
     fn write(
         &mut self,
         address: UnitAddress,
@@ -116,6 +116,9 @@ pub(super) enum RequestError {
     /// The connection was closed or reset.
     #[error("connection lost")]
     Disconnected(#[source] io::Error),
+    /// The connection could not be used any more before the first byte of a request that writes.
+    #[error("the request was not sent")]
+    NotSent(#[source] io::Error),
 }
 
 /// What is wrong with an answer.
@@ -177,6 +180,13 @@ impl WriteRequest {
             Self::Bits { first, bits } => (Table::Coil, *first, bits.len()),
         }
     }
+
+    /// Returns the request that reads the same registers or coils.
+    pub(super) fn to_read_request(&self) -> ReadRequest {
+        let (table, first, count) = self.range();
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        ReadRequest { table, first, count, tags: Vec::new() }
+    }
 }
 
 impl RequestError {
@@ -186,7 +196,7 @@ impl RequestError {
             Self::Refused(_) => None,
             Self::TimedOut(_) => Some(LostSession::TimedOut),
             Self::Garbled(_) => Some(LostSession::Garbled),
-            Self::Disconnected(_) => Some(LostSession::Disconnected),
+            Self::Disconnected(_) | Self::NotSent(_) => Some(LostSession::Disconnected),
         }
     }
 
@@ -197,7 +207,7 @@ impl RequestError {
             Self::Refused(_) => RequestOutcome::Refused,
             Self::TimedOut(_) => RequestOutcome::TimedOut,
             Self::Garbled(_) => RequestOutcome::Garbled,
-            Self::Disconnected(_) => RequestOutcome::Disconnected,
+            Self::Disconnected(_) | Self::NotSent(_) => RequestOutcome::Disconnected,
         }
     }
 }

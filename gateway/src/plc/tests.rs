@@ -5,6 +5,7 @@ mod faults;
 mod harness;
 mod heap;
 mod long_run;
+mod lost_writes;
 mod on_the_wire;
 mod orders;
 mod pacing;
@@ -13,6 +14,7 @@ mod shared_connection;
 mod shared_faults;
 mod silent_units;
 mod stretches;
+mod unsent_writes;
 mod writes;
 
 use std::io;

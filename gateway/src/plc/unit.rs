@@ -10,6 +10,7 @@ use provisioning::plan::{Plan, ReadRequest};
 use super::cycle::{CompleteCycle, CycleValues, FollowUp};
 use super::device_name::DeviceName;
 use super::identity_probe::{Identification, IdentityProbe};
+use super::lost_registers::LostRegisters;
 use super::request_tuner::RequestTuner;
 use super::server::PROGRAM_POLL_PERIOD;
 use super::session::{RequestError, UnitAddress};
@@ -33,6 +34,10 @@ pub(super) struct UnitState {
     pub(super) backoff: UnitBackoff,
     pub(super) identity_probe: IdentityProbe,
     pub(super) device_name: DeviceName,
+    /// Those over whose last write the session ended.
+    pub(super) lost_writes: LostRegisters,
+    /// Those over whose last read for an order the session ended.
+    pub(super) lost_reads: LostRegisters,
     /// Whether its last request was answered, and its server has not failed since.
     pub(super) is_answering: bool,
     /// State of the current session; replaced with the connection.
@@ -71,6 +76,8 @@ impl UnitState {
             backoff: UnitBackoff::new(),
             identity_probe: IdentityProbe::new(config.model),
             device_name: DeviceName::new(config.model),
+            lost_writes: LostRegisters::default(),
+            lost_reads: LostRegisters::default(),
             is_answering: false,
             session: PerSession::default(),
             is_identity_outdated: false,

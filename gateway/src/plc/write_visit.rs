@@ -117,6 +117,15 @@ impl WriteVisit {
         matches!(self.phase, VisitPhase::ReadingBack(_))
     }
 
+    /// Returns the time after which the next write must not be sent. What was begun is completed:
+    /// once a part is written, there is no limit.
+    pub(super) const fn write_limit(&self) -> Option<Instant> {
+        match self.phase {
+            VisitPhase::Reading(_) | VisitPhase::Writing(0) => self.order.not_after,
+            VisitPhase::Writing(_) | VisitPhase::ReadingBack(_) | VisitPhase::Finished => None,
+        }
+    }
+
     /// Returns what to send next, and for as long as that is not answered.
     pub(super) fn next_step(&mut self, now: Instant) -> VisitStep {
         if let VisitPhase::Reading(index) = self.phase {
@@ -172,6 +181,31 @@ impl WriteVisit {
         }
     }
 
+    /// Takes that the session ended over a read of registers over which one had ended before. What
+    /// cannot be read back is left out of the report.
+    pub(super) fn on_read_lost(&mut self) {
+        match self.phase {
+            VisitPhase::Reading(_) => {
+                self.end(WriteOutcome::NotSent(NotSentReason::LosesConnection));
+            }
+            VisitPhase::ReadingBack(index) if index + 1 < self.read_backs.len() => {
+                self.phase = VisitPhase::ReadingBack(index + 1);
+            }
+            VisitPhase::ReadingBack(_) => self.phase = VisitPhase::Finished,
+            VisitPhase::Writing(_) | VisitPhase::Finished => {}
+        }
+    }
+
+    /// Leaves out a read that was only to test the connection. Returns whether it was.
+    pub(super) fn skip_test_read(&mut self) -> bool {
+        let VisitPhase::Reading(index) = self.phase else { return false };
+        let is_test = self.reads.get(index).is_some_and(|span| !self.is_needed(*span));
+        if is_test {
+            self.phase = VisitPhase::Reading(index + 1);
+        }
+        is_test
+    }
+
     /// Takes what became of a write that was sent.
     pub(super) fn on_write(&mut self, answer: WriteAnswer) {
         let VisitPhase::Writing(index) = self.phase else { return };
@@ -194,10 +228,13 @@ impl WriteVisit {
         self.end(WriteOutcome::Done);
     }
 
-    /// Ends a visit that cannot go on: nothing more is sent. If nothing was written, this is why.
+    /// Ends a visit that cannot go on, for this reason: nothing more is written. What was written
+    /// in part is still to be read back, which another call ends.
     pub(super) fn on_abandoned(&mut self, reason: NotSentReason) {
         match self.phase {
-            VisitPhase::Writing(index) if index > 0 => self.end(WriteOutcome::Partial(reason)),
+            VisitPhase::Writing(index) if index > 0 => {
+                self.begin_read_back(WriteOutcome::Partial(reason));
+            }
             VisitPhase::Reading(_) | VisitPhase::Writing(_) => {
                 self.end(WriteOutcome::NotSent(reason));
             }
@@ -225,7 +262,7 @@ impl WriteVisit {
         if !self.order.expect.iter().all(is_held) {
             return self.end(WriteOutcome::ExpectationFailed);
         }
-        if self.order.not_after.is_some_and(|limit| limit < now) {
+        if self.write_limit().is_some_and(|limit| limit < now) {
             return self.end(WriteOutcome::NotSent(NotSentReason::Expired));
         }
         let requests = write_requests(&self.order.write, &self.before, &self.settings);

@@ -326,6 +326,19 @@ impl<S: Storage> Queue<S> {
         self.index.get(id).is_some() || self.index.first_disk_only(id) == Some(id)
     }
 
+    /// Returns the id that the next entry gets.
+    #[must_use]
+    pub const fn next_entry_id(&self) -> EntryId {
+        EntryId::from_ticket(self.ledger.next_id)
+    }
+
+    /// Returns whether an entry with a lower id is in the queue.
+    #[must_use]
+    pub fn holds_before(&self, id: EntryId) -> bool {
+        let lowest = self.index.lowest_id().into_iter().chain(self.index.first_disk_only(0)).min();
+        lowest.is_some_and(|lowest| lowest < id.ticket())
+    }
+
     fn take_handed_out(&mut self, id: EntryId, now: Instant) -> Option<MemoryEntry> {
         let held = self.index.take_handed_out(id.ticket())?;
         let in_flight = self.cursors.history_in_flight;

@@ -186,6 +186,11 @@ impl EntryIndex {
         waiting.into_iter().filter_map(first).min()
     }
 
+    /// Returns the lowest id in memory.
+    pub(super) fn lowest_id(&self) -> Option<u64> {
+        self.entries.first_key_value().map(|(id, _)| *id)
+    }
+
     #[cfg(test)]
     pub(super) fn ids(&self) -> Vec<u64> {
         self.entries.keys().copied().collect()

@@ -16,7 +16,7 @@ const MINISIG: &str = ".minisig";
 #[derive(Clone, Copy, Debug)]
 pub struct Acceptance<'a> {
     /// Keys that it trusts: of its last bundle or its image. None if it has had no bundle: then
-    /// the keys of this bundle become the trusted ones.
+    /// the keys of this bundle become the trusted ones, if it came by hand.
     pub keys: Option<&'a SigningKeys>,
     /// Its `gateway.id`; none if no bundle has named it yet.
     pub gateway: Option<&'a str>,
@@ -148,6 +148,12 @@ pub enum BundleError {
         /// Largest counter of the box.
         last: u64,
     },
+    /// The first bundle came from a web server.
+    #[error(
+        "the bundle was fetched, and this box trusts no signing keys yet: bring its first bundle \
+             by hand"
+    )]
+    NoTrustedKeys,
     /// Secrets in clear came from a web server.
     #[error(
         "the bundle was fetched and contains secrets in clear, which others may have read: \
@@ -176,6 +182,10 @@ pub fn verify<'a>(
 ) -> Result<Verified<'a>, BundleError> {
     if bytes.len() > MAX_BUNDLE_BYTES {
         return Err(BundleError::TooLarge { bytes: bytes.len() });
+    }
+    // Every server on the way could answer with a bundle of its own.
+    if acceptance.keys.is_none() && acceptance.source == BundleSource::Pulled {
+        return Err(BundleError::NoTrustedKeys);
     }
     let envelope = Envelope::read(bytes)?;
     let keys = envelope.newest_keys(acceptance.keys)?;

@@ -223,9 +223,13 @@ fn secrets_in_clear_come_by_hand_only() {
     let contents = Bundle::new(manifest(7), files).unwrap().render().unwrap();
     let bytes = sealed(&contents, &KEYS.online);
     assert!(verify(&bytes, &BLANK).unwrap().bundle.has_clear_secrets());
-    let pulled = Acceptance { source: BundleSource::Pulled, ..BLANK };
+    let keys = first_list();
+    let pulled = Acceptance { keys: Some(&keys), source: BundleSource::Pulled, ..BLANK };
     assert_eq!(error(&bytes, &pulled), BundleError::ClearSecrets);
     assert!(verify(&bundle(7), &pulled).is_ok());
+    // The keys of a first bundle are trusted because a person brought them.
+    let first = Acceptance { keys: None, ..pulled };
+    assert_eq!(error(&bundle(7), &first), BundleError::NoTrustedKeys);
 }
 
 #[test]
@@ -317,13 +321,15 @@ fn every_refusal_says_what_is_wrong_and_what_to_do() {
     let mut clear = files();
     clear.insert("secrets/mqtt.password", b"secret");
     let clear = Bundle::new(manifest(7), clear).unwrap().render().unwrap();
-    let pulled = Acceptance { source: BundleSource::Pulled, ..BLANK };
+    let first = Acceptance { source: BundleSource::Pulled, ..BLANK };
+    let pulled = Acceptance { keys: Some(&keys), ..first };
     let errors = [
         error(&vec![0; MAX_BUNDLE_BYTES + 1], &BLANK),
         error(&bundle(7)[..1000], &BLANK),
         error(&bundle(7), &known),
         error(&bundle(7), &Acceptance { gateway: None, ..known }),
         error(&bundle(9), &Acceptance { gateway: None, ..known }),
+        error(&bundle(7), &first),
         error(&sealed(&clear, &KEYS.online), &pulled),
     ];
     let text: Vec<_> = errors.iter().map(ToString::to_string).collect();

@@ -295,16 +295,21 @@ impl Plc {
     pub fn is_writable(&self) -> bool {
         self.tags.iter().any(|tag| tag.write.is_some())
     }
+
+    /// Returns whether anything is ever written to this PLC: upon a command, or to acknowledge an
+    /// event.
+    #[must_use]
+    pub fn has_writes(&self) -> bool {
+        self.is_writable() || self.publish.on.is_some_and(|on| on.acknowledge.is_some())
+    }
 }
 
 impl Config {
-    /// Returns whether the gateway writes to PLCs upon commands that a host on the way to the
+    /// Returns whether the gateway writes to PLCs upon messages that a host on the way to the
     /// broker could forge, as `mqtt.writes_in_clear` allows.
     #[must_use]
     pub fn has_writes_in_clear(&self) -> bool {
-        let acknowledges = |plc: &Plc| plc.publish.on.is_some_and(|on| on.acknowledge.is_some());
-        let writes = |plc: &Plc| plc.is_writable() || acknowledges(plc);
-        self.plcs.iter().any(writes) && self.mqtt.exposed_broker().is_some()
+        self.plcs.iter().any(Plc::has_writes) && self.mqtt.exposed_broker().is_some()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The keys that a box makes, in files of its own that never leave it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::DirBuilder;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::ExposeSecret as _;
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::Enrolment;
 use super::sealed::{SealError, UnsealedFiles, unseal_secrets};
+use crate::new_file::create_new;
 use crate::regular_file;
 
 /// Name of the file with the private key of the tunnel.
@@ -86,7 +87,6 @@ impl BoxKeys {
         let certificate = file(&dir.join(CERTIFICATE), || {
             KeyPair::generate().ok().map(|key| Zeroizing::new(key.serialize_pem()))
         })?;
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
         let malformed = |name: &str| BoxKeysError::Malformed(dir.join(name));
         Ok(Self {
             tunnel: tunnel.trim().parse().map_err(|_| malformed(TUNNEL))?,
@@ -146,7 +146,7 @@ fn file(
     let opened = match regular_file::open(path, MAX_KEY_BYTES) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let key = make().ok_or(BoxKeysError::NotGenerated)?;
-            write_new(path, key.as_bytes()).map_err(io)?;
+            create_new(path, key.as_bytes(), 0o600).map_err(io)?;
             return Ok(key);
         }
         opened => opened.map_err(io)?,
@@ -156,17 +156,4 @@ fn file(
         return Err(BoxKeysError::Open(path.to_owned()));
     }
     io::read_to_string(opened).map(Zeroizing::new).map_err(io)
-}
-
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    // A rest of a start that was cut, or a link that would send the key elsewhere.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
 }

@@ -2,6 +2,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
 
 use super::*;
 
@@ -66,6 +69,62 @@ fn an_enrolment_names_nobody_and_comes_back() {
     assert_eq!(Enrolment::parse(&long), Err(EnrolmentError::Foreign));
     fs::remove_dir_all(&dir).unwrap();
 }
+
+/// The office stores what it has read and reads it again in each later command.
+#[test]
+fn an_enrolment_has_one_form() {
+    let enrolment = BoxKeys::generate().unwrap().enrolment().unwrap();
+    let text = enrolment.to_string();
+    let begin = "-----BEGIN CERTIFICATE REQUEST-----";
+    // Readers of PEM skip what is before it.
+    for before in ["\\\"\\\"\\\"\n", "x = 1\n", "\\u0041\n", "\\n"] {
+        let quoted = text.replace(begin, &format!("{before}{begin}"));
+        let read = Enrolment::parse(&quoted);
+        assert!(read.is_err() || read.unwrap().to_string() == quoted, "{before}");
+    }
+    // It would be another text when it is read again.
+    let returns = text.replace(begin, &format!("\r\r\n{begin}"));
+    assert_eq!(Enrolment::parse(&returns), Err(EnrolmentError::Foreign));
+    let quotes = text.replace(begin, &format!("\\\"\\\"\\\"{begin}"));
+    assert_eq!(Enrolment::parse(&quotes), Err(EnrolmentError::Foreign));
+    let without_header = text.strip_prefix(HEADER).unwrap();
+    assert_eq!(Enrolment::parse(without_header), Err(EnrolmentError::Foreign));
+    let fill = MAX_ENROLMENT_BYTES - without_header.len();
+    let long = without_header.replace(begin, &format!("{}{begin}", "#".repeat(fill)));
+    assert_eq!(long.len(), MAX_ENROLMENT_BYTES);
+    assert_eq!(Enrolment::parse(&long), Err(EnrolmentError::Foreign));
+    let fill = MAX_ENROLMENT_BYTES - text.len();
+    for (fill, is_read) in [(fill, true), (fill + 1, false)] {
+        let long = text.replace(begin, &format!("{}{begin}", "#".repeat(fill)));
+        assert_eq!(Enrolment::parse(long.trim_end()).is_ok(), is_read);
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_read_as_an_enrolment_comes_back(
+        edits in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0..3_usize, "(\"\"\"|\\\\|\\\\\"|\n|\r|#|[ -~]){1,3}"),
+            1..4,
+        ),
+    ) {
+        let mut text: Vec<char> = BOX_TEXT.chars().collect();
+        for (at, cut, new) in edits {
+            let at = at.index(text.len());
+            let end = text.len().min(at + cut);
+            text.splice(at..end, new.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Ok(read) = Enrolment::parse(&text) {
+            let stored = read.to_string();
+            prop_assert!(stored.len() <= MAX_ENROLMENT_BYTES);
+            prop_assert_eq!(Enrolment::parse(&stored), Ok(read));
+        }
+    }
+}
+
+static BOX_TEXT: LazyLock<String> =
+    LazyLock::new(|| BoxKeys::generate().unwrap().enrolment().unwrap().to_string());
 
 #[test]
 fn only_the_box_itself_decrypts_its_secrets() {

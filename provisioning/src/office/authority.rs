@@ -14,8 +14,11 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
 };
 use ring::digest::{SHA256, digest};
+use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use thiserror::Error;
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
 use x509_parser::prelude::FromDer as _;
 use zeroize::Zeroizing;
 
@@ -48,6 +51,9 @@ pub enum AuthorityError {
     /// A file holds no certificate.
     #[error("this is not a certificate in PEM")]
     NoCertificate,
+    /// A file holds no private key.
+    #[error("this is not a private key in PEM")]
+    NoKey,
     /// A file holds no private key, or one of another authority.
     #[error(
         "this is not the private key of the authority: it is the file secrets/ca.key that \
@@ -55,7 +61,10 @@ pub enum AuthorityError {
     )]
     WrongKey,
     /// The authority ends before the certificate would.
-    #[error("the authority ends on {date}: make a new one, and roll out its certificate first")]
+    #[error(
+        "the authority ends on {date}, and no command makes a new one: set authentication = \
+             \"password\" in [broker], and give each site a password with `edge-provision rotate SITE --password`"
+    )]
     AuthorityEnds {
         /// Last day of the authority.
         date: String,
@@ -216,6 +225,49 @@ pub fn end(certificate: &str) -> Result<Timestamp, AuthorityError> {
     Timestamp::from_second(seconds).map_err(|_| AuthorityError::NoCertificate)
 }
 
+/// Returns whether a certificate in PEM is for this name and this address, as
+/// [`Authority::issue_hub`] makes it.
+///
+/// # Errors
+/// When it is not one.
+pub fn is_for_hub(certificate: &str, name: &str, address: IpAddr) -> Result<bool, AuthorityError> {
+    with_certificate(certificate, |certificate| {
+        let Ok(Some(names)) = certificate.subject_alternative_name() else { return false };
+        let [GeneralName::DNSName(own), GeneralName::IPAddress(bytes)] =
+            names.value.general_names.as_slice()
+        else {
+            return false;
+        };
+        let is_there = match address {
+            IpAddr::V4(address) => *bytes == address.octets(),
+            IpAddr::V6(address) => *bytes == address.octets(),
+        };
+        *own == name && is_there
+    })
+}
+
+/// Returns whether the key of an authority has signed a certificate. Both are in PEM.
+///
+/// # Errors
+/// When one of them is not a certificate.
+pub fn is_issued_by(certificate: &str, authority: &str) -> Result<bool, AuthorityError> {
+    let key = public_key(authority)?;
+    with_certificate(certificate, |certificate| {
+        let signed: &[u8] = certificate.tbs_certificate.as_ref();
+        let signature = &certificate.signature_value.data;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key).verify(signed, signature).is_ok()
+    })
+}
+
+/// Returns the public key of a private key in PEM, as it stands in its certificate.
+///
+/// # Errors
+/// When it is not one.
+pub(crate) fn public_half(key: &str) -> Result<Vec<u8>, AuthorityError> {
+    let key = KeyPair::from_pem(key).map_err(|_| AuthorityError::NoKey)?;
+    Ok(key.der_bytes().to_vec())
+}
+
 /// Returns whether it is time to renew a certificate in PEM: 60 days before its end.
 ///
 /// # Errors
@@ -298,8 +350,12 @@ fn with_certificate<T>(
     certificate: &str,
     read: impl FnOnce(&x509_parser::certificate::X509Certificate<'_>) -> T,
 ) -> Result<T, AuthorityError> {
-    let no_certificate = |_| AuthorityError::NoCertificate;
-    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes())
-        .map_err(|_| AuthorityError::NoCertificate)?;
-    Ok(read(&pem.parse_x509().map_err(no_certificate)?))
+    let der = der(certificate)?;
+    let (_, parsed) = parse_x509_certificate(&der).map_err(|_| AuthorityError::NoCertificate)?;
+    Ok(read(&parsed))
+}
+
+fn der(certificate: &str) -> Result<Vec<u8>, AuthorityError> {
+    let pem = x509_parser::pem::parse_x509_pem(certificate.as_bytes());
+    pem.map(|(_, pem)| pem.contents).map_err(|_| AuthorityError::NoCertificate)
 }

@@ -100,16 +100,27 @@ impl Boxes {
     }
 
     /// Refuses the keys of a site's box for ever, and `others` as well, and removes its enrolment.
+    /// The keys of `incoming`, the next box of the site, are left out: a command that was
+    /// interrupted may have stored it already.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn refuse(&self, site: &str, others: &[String]) -> Result<(), BoxesError> {
-        let mut refused = self.refused()?;
-        refused.extend(others.iter().cloned());
+    pub fn refuse(
+        &self,
+        site: &str,
+        others: &[String],
+        incoming: Option<&Enrolment>,
+    ) -> Result<(), BoxesError> {
+        let mut added: BTreeSet<String> = others.iter().cloned().collect();
         let enrolment = self.get(site)?;
         if let Some(enrolment) = &enrolment {
-            refused.extend(key_texts(enrolment)?.into_iter().map(|(_, key)| key));
+            added.extend(key_texts(enrolment)?.into_iter().map(|(_, key)| key));
         }
+        for (_, key) in incoming.map(key_texts).transpose()?.into_iter().flatten() {
+            added.remove(&key);
+        }
+        let mut refused = self.refused()?;
+        refused.extend(added);
         let lines: Vec<_> = refused.into_iter().collect();
         let text = format!("{REFUSED_HEADER}{}\n", lines.join("\n"));
         replace_if_changed(&self.dir.join(REFUSED), text.as_bytes(), FileAccess::Public)?;

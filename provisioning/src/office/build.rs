@@ -15,18 +15,21 @@ use super::fleet::{
 };
 use super::fleet_signing::{SigningError, SigningLists};
 use super::output_batch::OutputBatch;
-use super::output_file::{FileAccess, FileError};
+use super::output_file::{FileAccess, FileError, remove_if_there};
 use super::secrets::{SecretError, Secrets};
 use super::signing::Signer;
 use super::site_edit::{SiteValue, set};
 use crate::bundle::{
-    Bundle, ContentsError, MAX_BUNDLE_BYTES, Manifest, SEALED_SECRETS, render_archive,
+    Bundle, ContentsError, MAX_BUNDLE_BYTES, Manifest, SEALED_SECRETS, SigningKeys, render_archive,
 };
 use crate::enrolment::{Enrolment, SealError, seal_secrets};
 use crate::regular_file;
 
 /// Directory with the secrets of each site, encrypted to its box.
 pub const SEALED_DIR: &str = "sealed";
+
+/// Directory with the bundles that web servers may offer, unless another one is given.
+pub const BUNDLES_DIR: &str = "out/bundles";
 
 /// Sites between two reports of progress.
 const PART: usize = 512;
@@ -42,21 +45,14 @@ pub struct Build<'a> {
     pub fleet: &'a Fleet,
     /// Certificates, with the authority if its key is at hand.
     pub certificates: &'a Certificates,
-    /// What makes a bundle of signed contents.
-    pub sealing: Sealing<'a>,
+    /// Lists of signing keys, all of which every bundle shows.
+    pub lists: &'a SigningLists,
+    /// Key that signs the bundles; none leaves their contents for `sign`, as `ID.bundle.tar`.
+    pub signer: Option<&'a Signer>,
     /// Directory for bundles that web servers may offer.
     pub out: &'a Path,
     /// Sites that get a new counter although nothing differs.
     pub again: &'a BTreeSet<String>,
-}
-
-/// What becomes of the contents of a bundle.
-#[derive(Debug)]
-pub enum Sealing<'a> {
-    /// They are signed.
-    Signed(&'a SigningLists, &'a Signer),
-    /// They are left for `sign`, as `ID.bundle.tar`.
-    Unsigned,
 }
 
 /// What building did for a site.
@@ -200,9 +196,10 @@ impl Build<'_> {
             gateway: site.id.clone(),
             counter: site.counter,
             version,
-            tunnel_public_key: Some(tunnel_public_key),
+            // The key that was made here is not that of the box, which may have made its own.
+            tunnel_public_key: (!contents.has_clear_secrets).then_some(tunnel_public_key),
         };
-        let digest = digest_of(&manifest, &contents.files);
+        let digest = digest_of(&manifest, &contents.files, self.lists.last()?);
         let is_new = site.digest.as_ref() != Some(&digest)
             || site.counter == 0
             || self.again.contains(&site.id);
@@ -232,9 +229,9 @@ impl Build<'_> {
         let files = files.map(|(name, content)| (name.as_str(), content.as_slice())).collect();
         let rendered = Bundle::new(manifest, files).and_then(|bundle| bundle.render());
         let rendered = Zeroizing::new(rendered.map_err(error)?);
-        let bytes = match self.sealing {
-            Sealing::Signed(lists, signer) => Zeroizing::new(lists.seal(&rendered, signer)?),
-            Sealing::Unsigned => rendered,
+        let bytes = match self.signer {
+            Some(signer) => Zeroizing::new(self.lists.seal(&rendered, signer)?),
+            None => rendered,
         };
         if bytes.len() > MAX_BUNDLE_BYTES {
             return Err(BuildError::TooLarge { site: site.id.clone(), bytes: bytes.len() });
@@ -242,26 +239,28 @@ impl Build<'_> {
         // A bundle with secrets in clear is for a stick: it must not lie where a server offers it.
         let access =
             if contents.has_clear_secrets { FileAccess::Secret } else { FileAccess::Public };
-        let offered = self.bundle_path(site, FileAccess::Public);
-        if contents.has_clear_secrets {
-            remove(&offered)?;
-        } else {
-            remove(&self.bundle_path(site, FileAccess::Secret))?;
-        }
+        let other =
+            if contents.has_clear_secrets { FileAccess::Public } else { FileAccess::Secret };
+        remove_from(&self.bundle_dir(other), &site.id)?;
         batch.stage(&self.bundle_path(site, access), &bytes, access)?;
         Ok(())
     }
 
-    /// Returns the place of a site's bundle. `Secret` is one with secrets in clear.
-    fn bundle_path(&self, site: &Site, access: FileAccess) -> PathBuf {
-        let dir = match access {
+    /// Returns the directory of bundles. `Secret` is that of bundles with secrets in clear.
+    fn bundle_dir(&self, access: FileAccess) -> PathBuf {
+        match access {
             FileAccess::Public => self.out.to_owned(),
-            FileAccess::Secret => Secrets::of_fleet(self.dir).file("bundles"),
-        };
-        match self.sealing {
-            Sealing::Signed(..) => dir.join(bundle_name(&site.id)),
-            Sealing::Unsigned => dir.join(format!("{}.bundle.tar", site.id)),
+            FileAccess::Secret => secret_bundles(self.dir),
         }
+    }
+
+    /// Returns the place of a site's bundle.
+    fn bundle_path(&self, site: &Site, access: FileAccess) -> PathBuf {
+        let name = match self.signer {
+            Some(_) => bundle_name(&site.id),
+            None => contents_name(&site.id),
+        };
+        self.bundle_dir(access).join(name)
     }
 
     /// Writes counter and digest into the file of a site.
@@ -292,7 +291,7 @@ impl Build<'_> {
         let mut hidden = BTreeMap::new();
         match self.fleet.settings().broker.authentication {
             BrokerAuthentication::Password => {
-                let password = secrets.site_password(&site.id)?;
+                let password = secrets.site_password(&site.id, site.login)?;
                 hidden.insert(box_files::PASSWORD, password);
             }
             BrokerAuthentication::Certificate => {
@@ -382,16 +381,48 @@ pub fn bundle_name(site: &str) -> String {
     format!("edge-bundle-{site}.tar")
 }
 
+/// Returns the name of the contents of a site's bundle, which `sign` turns into the bundle.
+fn contents_name(site: &str) -> String {
+    format!("{site}.bundle.tar")
+}
+
+/// Removes the bundles of a site and their unsigned contents, those with secrets in clear too.
+///
+/// # Errors
+/// When one of them cannot be removed.
+pub fn remove_bundles(fleet: &Path, site: &str) -> Result<(), FileError> {
+    remove_from(&secret_bundles(fleet), site)?;
+    remove_from(&fleet.join(BUNDLES_DIR), site)
+}
+
+fn remove_from(dir: &Path, site: &str) -> Result<(), FileError> {
+    remove_if_there(&dir.join(contents_name(site)))?;
+    remove_if_there(&dir.join(bundle_name(site)))?;
+    Ok(())
+}
+
+/// Returns the directory of bundles with secrets in clear.
+fn secret_bundles(fleet: &Path) -> PathBuf {
+    Secrets::of_fleet(fleet).file("bundles")
+}
+
 /// Returns a secret as a line of its file.
 fn line(secret: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([secret.as_bytes(), b"\n"].concat())
 }
 
-/// Returns the digest of everything in a bundle but its counter.
-fn digest_of(manifest: &Manifest, files: &BTreeMap<String, Zeroizing<Vec<u8>>>) -> String {
+/// Returns the digest of everything in a bundle but its counter. The last list of signing keys is a
+/// part of it: a box learns it from a bundle with a new counter only.
+fn digest_of(
+    manifest: &Manifest,
+    files: &BTreeMap<String, Zeroizing<Vec<u8>>>,
+    keys: &SigningKeys,
+) -> String {
     let key = manifest.tunnel_public_key.map(|key| key.to_string()).unwrap_or_default();
     let version = manifest.version.clone().unwrap_or_default();
-    let mut parts = vec![manifest.gateway.as_bytes(), version.as_bytes(), key.as_bytes()];
+    let keys = keys.to_string();
+    let mut parts =
+        vec![manifest.gateway.as_bytes(), version.as_bytes(), key.as_bytes(), keys.as_bytes()];
     for (name, content) in files {
         parts.extend([name.as_bytes(), content.as_slice()]);
     }
@@ -423,14 +454,5 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::new("read", path, error)),
-    }
-}
-
-fn remove(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(FileError::new("remove", path, error))
-        }
-        _ => Ok(()),
     }
 }

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use rcgen::PublicKeyData as _;
 use thiserror::Error;
 
-use super::authority::{Authority, AuthorityError, needs_renewal, public_key, request_key};
+use super::authority::{
+    Authority, AuthorityError, is_for_hub, is_issued_by, needs_renewal, public_half, public_key,
+    request_key,
+};
 use super::output_file::{FileAccess, FileError, create_new, replace_if_changed};
 use super::secrets::{SecretError, Secrets};
 use crate::regular_file::{self, MAX_CERTIFICATE_BYTES};
@@ -115,7 +118,8 @@ impl Certificates {
     }
 
     /// Returns the certificate of a gateway in PEM, and the file that shall hold it. Issues a new
-    /// one if there is none, if the box has another key, and 60 days before the end.
+    /// one if there is none of the present authority for the key of the box, and 60 days before
+    /// the end.
     ///
     /// # Errors
     /// When one must be issued and the key of the authority is not here, or the request asks for
@@ -130,6 +134,7 @@ impl Certificates {
         let key = request_key(request).map_err(error)?;
         if let Some(certificate) = read_optional(&path)?
             && public_key(&certificate).is_ok_and(|own| own == key.der_bytes())
+            && self.is_of_authority(&certificate)?
             && !needs_renewal(&certificate, self.now).map_err(error)?
         {
             return Ok((path, certificate));
@@ -139,8 +144,9 @@ impl Certificates {
         Ok((path, issued))
     }
 
-    /// Issues a certificate for the broker of a hub if it has none, and 60 days before the end.
-    /// Returns the certificate; the private key is in `secrets/hubs/NAME/broker.key`.
+    /// Issues a certificate for the broker of a hub if it has none that fits its key, its name, its
+    /// address and the authority, and 60 days before the end. Returns the certificate; the private
+    /// key is in `secrets/hubs/NAME/broker.key`.
     ///
     /// # Errors
     /// When one must be issued and the key of the authority is not here; when a file cannot be
@@ -155,7 +161,9 @@ impl Certificates {
         let key_path = secrets.hub_file(hub, BROKER_KEY);
         let error = |problem| named(hub, problem);
         if let Some(certificate) = read_optional(&path)?
-            && key_path.exists()
+            && has_key(&certificate, &key_path)?
+            && is_for_hub(&certificate, hub, address).unwrap_or(false)
+            && self.is_of_authority(&certificate)?
             && !needs_renewal(&certificate, self.now).map_err(error)?
         {
             return Ok(certificate);
@@ -166,6 +174,11 @@ impl Certificates {
         Ok(made.certificate)
     }
 
+    /// Returns whether the present authority has issued a certificate.
+    fn is_of_authority(&self, certificate: &str) -> Result<bool, CertificateError> {
+        Ok(is_issued_by(certificate, &self.authority()?).unwrap_or(false))
+    }
+
     fn issuer(&self, name: &str) -> Result<&Authority, CertificateError> {
         let missing = || CertificateError::NoKey { name: name.to_owned() };
         self.authority.as_ref().ok_or_else(missing)
@@ -174,6 +187,16 @@ impl Certificates {
 
 /// Name in `secrets/hubs/NAME/` of the private key of a broker's certificate.
 pub(crate) const BROKER_KEY: &str = "broker.key";
+
+/// Returns whether a file holds the private key of a certificate.
+fn has_key(certificate: &str, key_path: &Path) -> Result<bool, SecretError> {
+    let key = match Secrets::read(key_path, "") {
+        Err(SecretError::Missing { .. }) => return Ok(false),
+        key => key?,
+    };
+    let (own, made) = (public_key(certificate), public_half(&key));
+    Ok(own.is_ok() && own == made)
+}
 
 fn named(name: &str, problem: AuthorityError) -> CertificateError {
     CertificateError::Authority { name: name.to_owned(), problem }

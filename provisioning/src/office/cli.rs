@@ -24,7 +24,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tunnel::{Endpoint, PublicKey};
 
-use super::fleet::{Fleet, RejectedFleet, is_label};
+use super::fleet::{FLEET_TOML, Fleet, RejectedFleet, is_label};
+use super::fleet_lock::FleetLock;
 
 /// Exit code: success.
 const EXIT_OK: u8 = 0;
@@ -108,6 +109,12 @@ impl FleetOption {
     /// Returns a path in the fleet, without a `./` before it.
     fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         if self.dir == Path::new(".") { name.as_ref().to_owned() } else { self.dir.join(name) }
+    }
+
+    /// Takes the lock of the fleet; `None` if there is no fleet, which loading it reports.
+    fn lock(&self) -> anyhow::Result<Option<FleetLock>> {
+        let is_fleet = self.dir.join(FLEET_TOML).exists();
+        Ok(is_fleet.then(|| FleetLock::take(&self.dir)).transpose()?)
     }
 
     /// Returns the fleet without the check of each site's gateway.toml; `None` after printing its

@@ -42,6 +42,15 @@ pub enum EnrolError {
         /// The other site.
         site: String,
     },
+    /// Its tunnel key is that of another peer of the hubs.
+    #[error(
+        "`tunnel_public_key` of this enrolment is the key of {holder}: each box makes its own, so \
+             the file is wrong or hostile"
+    )]
+    KeyOfPeer {
+        /// What has the key.
+        holder: String,
+    },
     /// A key of it was withdrawn.
     #[error(
         "`{part}` of this enrolment was withdrawn, and is refused for ever: reset the box with \

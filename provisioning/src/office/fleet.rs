@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 pub use fleet_toml::{
-    BrokerAuthentication, BrokerSettings, BrokerSoftware, FleetHub, FleetSettings, OfficeComputer,
+    BrokerAuthentication, BrokerSettings, BrokerSoftware, FleetHub, FleetSettings, KeyHolder,
+    OfficeComputer,
 };
 pub use network::{MachineSide, SiteNetwork, Uplink};
 pub use problems::RejectedFleet;
@@ -31,6 +32,7 @@ pub use site::Site;
 
 pub(crate) use fleet_toml::is_label;
 pub(crate) use render::{BROKER_PORT, BROKER_TLS_PORT};
+pub(crate) use site::{OFFICE_USER, check_id};
 
 use super::hub_choice::preferred_hubs;
 use problems::FleetProblem;
@@ -271,7 +273,7 @@ impl FleetDraft {
         let Some(settings) = &self.settings else { return };
         let plan = &settings.plan;
         let mut addresses = BTreeMap::new();
-        let mut keys = BTreeMap::new();
+        let mut keys: BTreeMap<_, _> = settings.keys().collect();
         for site in &self.sites {
             let place = &site.places.address;
             if !plan.is_for_sites(site.address) {
@@ -291,10 +293,10 @@ impl FleetDraft {
                 self.problems.push(FleetProblem::new(place, message, help.unwrap_or_default()));
             }
             if let (Some(key), Some(place)) = (site.public_key, &site.places.public_key)
-                && let Some(first) = keys.insert(key, &site.id)
+                && let Some(first) = keys.insert(key, KeyHolder::Site(&site.id))
             {
-                let message = format!("the site {first} has the same public key");
-                let help = "two boxes with one key disturb each other: each box makes its own";
+                let message = format!("{first} has the same public key");
+                let help = "two peers with one key disturb each other: each makes its own";
                 self.problems.push(FleetProblem::new(place, message, help));
             }
         }
@@ -327,9 +329,7 @@ fn read_named_site(
     problems: &RefCell<Vec<FleetProblem>>,
 ) -> Option<Site> {
     let id = source.stem();
-    if !is_label(id) {
-        let message = format!("\"{id}\" cannot be the id of a site");
-        let help = "rename the file: a-z, 0-9 and -, at most 63, such as sites/amsterdam-01.toml";
+    if let Err((message, help)) = check_id(id) {
         let place = FilePlace { file, span: 0..0 };
         problems.borrow_mut().push(FleetProblem::new(&place, message, help));
         return None;

@@ -1,5 +1,7 @@
 //! The signing keys of a fleet: its lists of public keys in `signing/`, and the key that is open.
 
+mod rotation;
+
 use std::path::Path;
 
 use thiserror::Error;
@@ -8,9 +10,10 @@ use super::output_file::{FileAccess, FileError, create_new, replace_if_changed};
 use super::secrets::{SecretError, Secrets};
 use super::signing::{KeyFile, KeyFileError, NewKey, Signer};
 use crate::bundle::{
-    ArchiveError, Signature, SigningKey, SigningKeyError, SigningKeys, SigningKeysError, seal,
+    ArchiveError, Signature, SigningKeyError, SigningKeys, SigningKeysError, seal,
 };
 use crate::regular_file;
+pub use rotation::SigningRole;
 
 /// Directory with the lists of public keys.
 pub const SIGNING_DIR: &str = "signing";
@@ -75,9 +78,7 @@ pub enum SigningError {
     #[error(transparent)]
     List(#[from] SigningKeysError),
     /// There are too many lists.
-    #[error(
-        "the signing keys were replaced {MAX_LISTS} times, which is the most a bundle can show"
-    )]
+    #[error("there are {MAX_LISTS} lists of signing keys, which is the most a bundle can show")]
     TooManyLists,
     /// The bundle cannot be put together.
     #[error(transparent)]
@@ -156,24 +157,6 @@ impl SigningLists {
             number: last.number(),
             known: known.join(" or "),
         })
-    }
-
-    /// Adds a list that replaces the last one, and writes it.
-    ///
-    /// # Errors
-    /// When the key is not in the last list, there are too many lists, or a file cannot be written.
-    pub fn replace(
-        &mut self,
-        fleet: &Path,
-        keys: Vec<SigningKey>,
-        signer: Signer,
-    ) -> Result<(), SigningError> {
-        let number = self.last()?.number() + 1;
-        if number > MAX_LISTS {
-            return Err(SigningError::TooManyLists);
-        }
-        let signer = self.accept(signer)?;
-        self.push(fleet, SigningKeys::new(number, keys)?, &signer)
     }
 
     fn push(

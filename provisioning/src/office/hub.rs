@@ -82,6 +82,26 @@ pub(crate) struct HubView<'a> {
     pub(crate) sites: Vec<HubSite<'a>>,
 }
 
+impl HubView<'_> {
+    /// Returns the other hubs, if their brokers are one cluster.
+    fn cluster_peers(&self) -> impl Iterator<Item = &FleetHub> {
+        let settings = self.fleet.settings();
+        let is_cluster = !cluster_ports(settings.broker.software).is_empty();
+        let is_other = move |hub: &&FleetHub| is_cluster && hub.name != self.hub.name;
+        settings.hubs.iter().filter(is_other)
+    }
+}
+
+/// Returns the TCP ports at which the nodes of a cluster of brokers reach each other (NATS,
+/// "Clustering"; EMQX, "Cluster security"). None if each broker is alone.
+const fn cluster_ports(software: BrokerSoftware) -> &'static [u16] {
+    match software {
+        BrokerSoftware::Mosquitto => &[],
+        BrokerSoftware::Nats => &[6222],
+        BrokerSoftware::Emqx => &[4370, 5370],
+    }
+}
+
 /// A site that uses a hub.
 pub(crate) struct HubSite<'a> {
     pub(crate) site: &'a Site,

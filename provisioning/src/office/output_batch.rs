@@ -1,12 +1,13 @@
 //! Many files that are replaced together: one flush of the file system serves them all, where one
 //! for each file would take minutes for a large fleet.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::output_file::{
-    FileAccess, FileError, is_current, prepare_replacement, replacement_path,
-};
+use super::output_file::{FileAccess, FileError, is_current, prepare_replacement};
+use crate::new_file::prepared_path;
 
 /// Files that are written, but not yet in their places. They are removed if they never come there.
 #[derive(Debug, Default)]
@@ -59,34 +60,48 @@ impl OutputBatch {
     pub fn commit(mut self) -> Result<(), FileError> {
         self.sync()?;
         for path in std::mem::take(&mut self.staged) {
-            fs::rename(replacement_path(&path), &path)
+            fs::rename(prepared_path(&path), &path)
                 .map_err(|error| FileError::new("replace", &path, error))?;
         }
         Ok(())
     }
 
     fn sync(&self) -> Result<(), FileError> {
-        let Some(first) = self.staged.first() else { return Ok(()) };
         if self.staged.len() <= FEW {
             for path in &self.staged {
-                let new = replacement_path(path);
+                let new = prepared_path(path);
                 let synced = File::open(&new).and_then(|file| file.sync_all());
                 synced.map_err(|error| FileError::new("write", path, error))?;
             }
             return Ok(());
         }
-        let new = replacement_path(first);
-        let error = |error| FileError::new("write", first, error);
-        let file = File::open(new).map_err(error)?;
-        rustix::fs::syncfs(&file).map_err(|errno| error(errno.into()))
+        for (path, file) in one_of_each_file_system(&self.staged)? {
+            let error = |error| FileError::new("write", path, error);
+            rustix::fs::syncfs(&file).map_err(|errno| error(errno.into()))?;
+        }
+        Ok(())
     }
+}
+
+/// Returns the first staged file of each file system, open. `out/` may be on another one than the
+/// fleet.
+fn one_of_each_file_system(staged: &[PathBuf]) -> Result<Vec<(&Path, File)>, FileError> {
+    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+    for path in staged {
+        let new = prepared_path(path);
+        let error = |error| FileError::new("write", path, error);
+        if seen.insert(fs::metadata(&new).map_err(error)?.dev()) {
+            found.push((path.as_path(), File::open(&new).map_err(error)?));
+        }
+    }
+    Ok(found)
 }
 
 impl Drop for OutputBatch {
     fn drop(&mut self) {
         for path in &self.staged {
             // Only a leftover: the next run replaces it.
-            let _ = fs::remove_file(replacement_path(path));
+            let _ = fs::remove_file(prepared_path(path));
         }
     }
 }
@@ -97,6 +112,31 @@ const FEW: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_file_system_is_flushed_once() {
+        let name = format!("edge-batch-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        // The second one is in memory, on every Linux.
+        let dirs = [std::env::temp_dir().join(&name), Path::new("/dev/shm").join(&name)];
+        let mut batch = OutputBatch::default();
+        for number in 0..4 {
+            for dir in &dirs {
+                let path = dir.join(number.to_string());
+                batch.stage(&path, b"text", FileAccess::Public).unwrap();
+            }
+        }
+        let devices: BTreeSet<_> =
+            dirs.iter().map(|dir| fs::metadata(dir).unwrap().dev()).collect();
+        let found = one_of_each_file_system(&batch.staged).unwrap();
+        let flushed: Vec<_> =
+            found.iter().map(|(_, file)| file.metadata().unwrap().dev()).collect();
+        assert_eq!(flushed.len(), devices.len());
+        assert_eq!(BTreeSet::from_iter(flushed), devices);
+        batch.commit().unwrap();
+        for dir in dirs {
+            fs::remove_dir_all(dir).unwrap();
+        }
+    }
 
     #[test]
     fn files_are_replaced_together_and_only_if_they_differ() {

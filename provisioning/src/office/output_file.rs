@@ -1,11 +1,13 @@
 //! Files that `edge-provision` writes: replaced atomically, and only if their content changes.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+use crate::new_file::{self, prepared_path};
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -14,6 +16,15 @@ pub enum FileAccess {
     Public,
     /// Only its owner (0600); directories that are created for it have mode 0700.
     Secret,
+}
+
+impl FileAccess {
+    fn mode(self) -> u32 {
+        match self {
+            Self::Public => 0o644,
+            Self::Secret => 0o600,
+        }
+    }
 }
 
 /// What [`replace_if_changed`] did.
@@ -65,7 +76,7 @@ pub fn replace_if_changed(
     }
     let is_new = !path.exists();
     prepare_replacement(path, content, access)?;
-    let new = replacement_path(path);
+    let new = prepared_path(path);
     // rename(2) is atomic, but only a synced file is sure to have its content after a power cut.
     let replaced = File::open(&new).and_then(|file| file.sync_all());
     let replaced = replaced.and_then(|()| fs::rename(&new, path));
@@ -96,37 +107,31 @@ pub(super) fn prepare_replacement(
     access: FileAccess,
 ) -> Result<(), FileError> {
     create_parent(path, access)?;
-    let new = replacement_path(path);
-    // A pipe or a link there would block the write, or send it elsewhere.
-    let removed = match fs::remove_file(&new) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    };
-    let written = removed.and_then(|()| open_new(&new, access)?.write_all(content));
-    written.map_err(|error| FileError::new("write", path, error))
+    let prepared = new_file::prepare(path, content, access.mode());
+    prepared.map_err(|error| FileError::new("write", path, error))
 }
 
-/// Returns the path beside `path` where its replacement is written.
-pub(super) fn replacement_path(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    path.with_file_name(name)
-}
-
-/// Creates a file that must not exist yet, and missing directories.
+/// Creates a file that must not exist yet, and missing directories. After a power cut it is whole
+/// or missing.
 ///
 /// # Errors
 /// With kind [`ErrorKind::AlreadyExists`] when it exists; when it cannot be written.
 pub fn create_new(path: &Path, content: &[u8], access: FileAccess) -> Result<(), FileError> {
     create_parent(path, access)?;
-    let error = |error| FileError::new("create", path, error);
-    let mut file = open_new(path, access).map_err(error)?;
-    let written = file.write_all(content).and_then(|()| file.sync_all());
-    if written.is_err() {
-        // A truncated key must not be taken for a whole one later.
-        let _ = fs::remove_file(path);
+    let created = new_file::create_new(path, content, access.mode());
+    created.map_err(|error| FileError::new("create", path, error))
+}
+
+/// Removes a file. Returns whether there was one.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn remove_if_there(path: &Path) -> Result<bool, FileError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(FileError::new("remove", path, error)),
     }
-    written.map_err(error)
 }
 
 /// Creates a directory that all may enter, with those above it.
@@ -138,7 +143,7 @@ pub fn create_directory(path: &Path) -> Result<(), FileError> {
 }
 
 /// Creates the directory of a file with those above it.
-fn create_parent(path: &Path, access: FileAccess) -> Result<(), FileError> {
+pub(super) fn create_parent(path: &Path, access: FileAccess) -> Result<(), FileError> {
     let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
         return Ok(());
     };
@@ -163,14 +168,6 @@ fn has_access(metadata: &fs::Metadata, access: FileAccess) -> bool {
 fn has_content(path: &Path, metadata: &fs::Metadata, content: &[u8]) -> bool {
     metadata.size() == u64::try_from(content.len()).unwrap_or(u64::MAX)
         && fs::read(path).is_ok_and(|read| read == content)
-}
-
-fn open_new(path: &Path, access: FileAccess) -> io::Result<File> {
-    let mode = match access {
-        FileAccess::Public => 0o644,
-        FileAccess::Secret => 0o600,
-    };
-    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
 }
 
 #[cfg(test)]

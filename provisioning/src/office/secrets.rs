@@ -3,14 +3,17 @@
 //! | file | holds |
 //! |---|---|
 //! | `secrets/hubs/NAME/tunnel.key` | private key of a hub |
-//! | `secrets/sites/ID/mqtt.password` | password of a site at the broker |
-//! | `secrets/sites/ID/mqtt.password.previous` | the one before, until the new one is confirmed |
+//! | `secrets/sites/ID/mqtt.password.1` | password of a site at the broker for its login 1 |
+//! | `secrets/sites/ID/mqtt.password.2` | for login 2; the one before is valid while it is here |
 //! | `secrets/sites/ID/sealed.digest` | shows that `sealed/ID.age` holds these secrets |
 //! | `secrets/sites/ID/tunnel.key` | private key of a site, only if it was made here |
 //! | `secrets/office/mqtt.password` | password of the user `office` at the broker |
 //! | `secrets/hubs/NAME/broker.key` | private key of a broker's certificate |
 //! | `secrets/signing.key` | key that signs bundles, in a file of minisign |
 //! | `secrets/offline.key` | the second one: keep it elsewhere |
+//! | `secrets/signing.key.2` | a new key that waits until list 2 of signing keys is written |
+//! | `secrets/signing.key.old.1` | the key before it, which list 1 was the last to have |
+//! | `secrets/lock` | nothing: it is locked by the command that changes the fleet |
 //! | `secrets/ca.key` | private key of the authority; may be kept elsewhere |
 
 use std::io::ErrorKind;
@@ -25,7 +28,7 @@ use thiserror::Error;
 use tunnel::{PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-use super::output_file::{FileAccess, FileError, create_new};
+use super::output_file::{FileAccess, FileError, create_new, remove_if_there};
 use crate::regular_file;
 
 /// Name of the directory.
@@ -38,8 +41,8 @@ const MAX_SECRET_BYTES: u64 = 4 << 10;
 
 /// Name in `secrets/sites/ID/` of a private key that was made here.
 pub(crate) const SITE_KEY: &str = "tunnel.key";
-const PASSWORD: &str = "mqtt.password";
-const PREVIOUS: &str = "mqtt.password.previous";
+/// Beginning of the name of a password of a site; the number of its login follows.
+const PASSWORD: &str = "mqtt.password.";
 
 /// The secrets of one fleet.
 #[derive(Clone, Debug)]
@@ -119,12 +122,12 @@ impl Secrets {
         ensure_key(&self.site_file(site, SITE_KEY))
     }
 
-    /// Makes the password of a site unless there is one.
+    /// Makes the password of a site for its first login unless there is one.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn ensure_site_password(&self, site: &str) -> Result<(), SecretError> {
-        ensure_password(&self.site_file(site, PASSWORD))
+        ensure_password(&self.password_path(site, 1))
     }
 
     /// Makes the password of the user `office` unless there is one.
@@ -152,49 +155,69 @@ impl Secrets {
         if path.exists() { read_secret(&path, "").map(Some) } else { Ok(None) }
     }
 
-    /// Returns the password of a site.
+    /// Returns the password of a site for a login.
     ///
     /// # Errors
     /// When it is not here, or exposed to others.
-    pub fn site_password(&self, site: &str) -> Result<Zeroizing<String>, SecretError> {
-        read_password(self.site_file(site, PASSWORD))
+    pub fn site_password(&self, site: &str, login: u64) -> Result<Zeroizing<String>, SecretError> {
+        let help = "`edge-provision rotate SITE --password` makes another one";
+        read_password(self.password_path(site, login), help)
     }
 
-    /// Makes a new password for a site, and keeps the one before it.
+    /// Makes the password for the login after `login` unless an interrupted command has made it.
+    /// It is in use as soon as the file of the site has the new number.
     ///
     /// # Errors
-    /// With [`SecretError::Unconfirmed`] when the one before the last is still kept; when a file
-    /// cannot be written.
-    pub fn rotate_site_password(&self, site: &str) -> Result<(), SecretError> {
-        let (path, previous) = (self.site_file(site, PASSWORD), self.site_file(site, PREVIOUS));
-        if path.exists() {
-            if previous.exists() {
-                return Err(SecretError::Unconfirmed { site: site.to_owned() });
-            }
-            let renamed = fs::rename(&path, &previous);
-            renamed.map_err(|error| FileError::new("rename", &path, error))?;
+    /// With [`SecretError::Unconfirmed`] when the password before that of `login` is still kept;
+    /// when the file cannot be written.
+    pub fn make_next_password(&self, site: &str, login: u64) -> Result<(), SecretError> {
+        if login.checked_sub(1).is_some_and(|before| self.password_path(site, before).exists()) {
+            return Err(SecretError::Unconfirmed { site: site.to_owned() });
         }
-        ensure_password(&path)
+        ensure_password(&self.password_path(site, login.saturating_add(1)))
     }
 
-    /// Returns the password before the last one, if it is still valid.
+    /// Returns the login before `login` with its password, if it is still valid.
     ///
     /// # Errors
     /// When it is exposed to others.
     pub fn previous_site_password(
         &self,
         site: &str,
-    ) -> Result<Option<Zeroizing<String>>, SecretError> {
-        let path = self.site_file(site, PREVIOUS);
-        if path.exists() { read_password(path).map(Some) } else { Ok(None) }
+        login: u64,
+    ) -> Result<Option<(u64, Zeroizing<String>)>, SecretError> {
+        let Some(before) = login.checked_sub(1) else { return Ok(None) };
+        if !self.password_path(site, before).exists() {
+            return Ok(None);
+        }
+        self.site_password(site, before).map(|password| Some((before, password)))
     }
 
-    /// Ends the validity of the password before the last one. Returns whether there was one.
+    /// Ends the validity of the passwords before that of `login`. Returns whether there was one.
     ///
     /// # Errors
-    /// When its file cannot be removed.
-    pub fn forget_previous_password(&self, site: &str) -> Result<bool, SecretError> {
-        remove(&self.site_file(site, PREVIOUS))
+    /// When a file cannot be removed.
+    pub fn forget_old_passwords(&self, site: &str, login: u64) -> Result<bool, SecretError> {
+        let dir = self.site_file(site, "");
+        let error = |error| FileError::new("read", &dir, error);
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            entries => entries.map_err(error)?,
+        };
+        let mut had_one = false;
+        for entry in entries {
+            let path = entry.map_err(error)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let number = name.strip_prefix(PASSWORD).and_then(|number| number.parse::<u64>().ok());
+            if number.is_some_and(|number| number < login) {
+                had_one |= remove_if_there(&path)?;
+            }
+        }
+        Ok(had_one)
+    }
+
+    fn password_path(&self, site: &str, login: u64) -> PathBuf {
+        self.site_file(site, &format!("{PASSWORD}{login}"))
     }
 
     /// Removes a secret of a site. Returns whether there was one.
@@ -202,7 +225,7 @@ impl Secrets {
     /// # Errors
     /// When its file cannot be removed.
     pub fn remove_site_file(&self, site: &str, name: &str) -> Result<bool, SecretError> {
-        remove(&self.site_file(site, name))
+        Ok(remove_if_there(&self.site_file(site, name))?)
     }
 
     /// Returns the path of a file directly below `secrets/`.
@@ -230,7 +253,7 @@ impl Secrets {
     /// # Errors
     /// When it is not here, or exposed to others.
     pub fn office_password(&self) -> Result<Zeroizing<String>, SecretError> {
-        read_password(self.office_password_path())
+        read_password(self.office_password_path(), "`edge-provision init` makes it")
     }
 
     fn hub_key_path(&self, hub: &str) -> PathBuf {
@@ -239,14 +262,6 @@ impl Secrets {
 
     fn office_password_path(&self) -> PathBuf {
         self.dir.join("office/mqtt.password")
-    }
-}
-
-fn remove(path: &Path) -> Result<bool, SecretError> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(FileError::new("remove", path, error).into()),
     }
 }
 
@@ -278,8 +293,8 @@ fn ensure_password(path: &Path) -> Result<(), SecretError> {
 }
 
 /// Returns a password; one that would break the line of a password file is rejected.
-fn read_password(path: PathBuf) -> Result<Zeroizing<String>, SecretError> {
-    let password = read_secret(&path, "`edge-provision add` makes it")?;
+fn read_password(path: PathBuf, help: &'static str) -> Result<Zeroizing<String>, SecretError> {
+    let password = read_secret(&path, help)?;
     let is_password = !password.is_empty() && !password.chars().any(char::is_control);
     let expected = "one line with a password";
     if is_password { Ok(password) } else { Err(SecretError::Malformed { path, expected }) }
@@ -293,10 +308,12 @@ fn read_secret(path: &Path, help: &'static str) -> Result<Zeroizing<String>, Sec
         }
         FileError::new("read", path, error).into()
     };
-    let bytes = Zeroizing::new(regular_file::read(path, MAX_SECRET_BYTES).map_err(error)?);
-    if fs::metadata(path).map_err(error)?.permissions().mode() & 0o077 != 0 {
+    let file = regular_file::open(path, MAX_SECRET_BYTES).map_err(error)?;
+    // Of the file that is open: the path may name another one by now.
+    if file.metadata().map_err(error)?.permissions().mode() & 0o077 != 0 {
         return Err(SecretError::Exposed { path: path.to_owned() });
     }
+    let bytes = Zeroizing::new(regular_file::read_opened(file, MAX_SECRET_BYTES).map_err(error)?);
     let expected = "text";
     let text = str::from_utf8(&bytes)
         .map_err(|_| SecretError::Malformed { path: path.to_owned(), expected })?;
@@ -307,25 +324,52 @@ fn read_secret(path: &Path, help: &'static str) -> Result<Zeroizing<String>, Sec
 mod tests {
     use super::*;
 
+    /// A command that was killed is typed again.
+    #[test]
+    fn a_new_password_is_made_once_and_the_old_one_stays_under_its_own_login() {
+        let dir = std::env::temp_dir().join(format!("edge-secrets-{:016x}", fastrand::u64(..)));
+        let secrets = Secrets::of_fleet(&dir);
+        let read = |login| secrets.site_password("plant-7", login).unwrap();
+        secrets.ensure_site_password("plant-7").unwrap();
+        let first = read(1);
+
+        // Killed before the file of the site has the new number: nothing has changed for the box.
+        secrets.make_next_password("plant-7", 1).unwrap();
+        assert_eq!(read(1), first);
+        assert_eq!(secrets.previous_site_password("plant-7", 1).unwrap(), None);
+        let second = read(2);
+        secrets.make_next_password("plant-7", 1).unwrap();
+        assert_eq!(read(2), second);
+
+        assert_eq!(secrets.previous_site_password("plant-7", 2).unwrap(), Some((1, first)));
+        let again = secrets.make_next_password("plant-7", 2).unwrap_err();
+        assert!(matches!(again, SecretError::Unconfirmed { .. }), "{again}");
+        assert!(secrets.forget_old_passwords("plant-7", 2).unwrap());
+        assert!(!secrets.forget_old_passwords("plant-7", 2).unwrap());
+        assert_eq!(secrets.previous_site_password("plant-7", 2).unwrap(), None);
+        assert_eq!(read(2), second);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
     #[test]
     fn a_secret_is_made_once_and_refused_when_others_may_read_it() {
         let dir = std::env::temp_dir().join(format!("edge-secrets-{:016x}", fastrand::u64(..)));
         let secrets = Secrets::of_fleet(&dir);
 
-        let missing = secrets.site_password("plant-7").unwrap_err().to_string();
-        assert!(missing.contains("mqtt.password is not here"), "{missing}");
+        let missing = secrets.site_password("plant-7", 1).unwrap_err().to_string();
+        assert!(missing.contains("mqtt.password.1 is not here"), "{missing}");
         secrets.ensure_site_password("plant-7").unwrap();
-        let password = secrets.site_password("plant-7").unwrap();
+        let password = secrets.site_password("plant-7", 1).unwrap();
         assert_eq!(password.len(), 32);
         secrets.ensure_site_password("plant-7").unwrap();
-        assert_eq!(secrets.site_password("plant-7").unwrap(), password);
+        assert_eq!(secrets.site_password("plant-7", 1).unwrap(), password);
         let key = secrets.ensure_hub_key("hub-a").unwrap();
         assert_eq!(secrets.hub_key("hub-a").unwrap().public_key(), key);
         assert_eq!(secrets.ensure_hub_key("hub-a").unwrap(), key);
 
-        let path = secrets.site_file("plant-7", "mqtt.password");
+        let path = secrets.site_file("plant-7", "mqtt.password.1");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let exposed = secrets.site_password("plant-7").unwrap_err().to_string();
+        let exposed = secrets.site_password("plant-7", 1).unwrap_err().to_string();
         assert!(exposed.contains("chmod 600") && !exposed.contains(&*password), "{exposed}");
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -52,9 +52,11 @@ impl Evidence {
         ];
         let mut missing: Vec<_> =
             all.into_iter().filter(|(is_reached, _)| !is_reached).map(|(_, what)| what).collect();
-        if matches!(missing.first(), Some(Missing::Tunnel | Missing::Broker)) {
-            missing.truncate(1);
-        }
+        let reported = match missing.as_slice() {
+            [Missing::Offer, Missing::Set, ..] => 2,
+            _ => 1,
+        };
+        missing.truncate(reported);
         missing
     }
 }

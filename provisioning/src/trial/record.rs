@@ -49,7 +49,7 @@ pub struct Reverted {
 
 /// The record is not what this program writes.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error("the record of the bundles is damaged: load the newest bundle again")]
+#[error("the record of the bundles is damaged: bring the newest bundle by hand")]
 pub struct TrialRecordError;
 
 impl TrialRecord {

@@ -248,6 +248,52 @@ fn a_full_disk_leaves_what_was_in_use() {
     assert_eq!(bundle_in_use(&open(&disk)), Some(content(3)));
 }
 
+/// The record was replaced, and only then the disk reported an error.
+#[test]
+fn a_slot_that_the_disk_may_use_is_not_written() {
+    let disk = with_confirmed(2);
+    let mut trials = open(&disk);
+    trials.stage(&content(3), 3).unwrap();
+    disk.0.borrow_mut().steps_left = Some(1);
+    assert!(matches!(trials.confirm(), Err(TrialError::Storage(PowerCut))));
+    assert_eq!(bundle_in_use(&open(&disk)), Some(content(3)), "the disk holds the new record");
+    disk.0.borrow_mut().steps_left = None;
+    trials.revert(RevertReason::TooManyStarts).unwrap();
+    for steps in 0..9 {
+        disk.0.borrow_mut().steps_left = Some(steps);
+        let _ = trials.stage(&content(4), 4);
+        let found = bundle_in_use(&open(&disk)).unwrap();
+        assert!([content(2), content(4)].contains(&found), "step {steps}");
+    }
+}
+
+#[test]
+fn a_bundle_is_taken_back_though_the_disk_is_full() {
+    let disk = with_confirmed(1);
+    let mut trials = open(&disk);
+    trials.stage(&content(2), 2).unwrap();
+    disk.0.borrow_mut().steps_left = Some(0);
+    trials.revert(RevertReason::TooManyStarts).unwrap_err();
+    assert_eq!(bundle_in_use(&trials), Some(content(1)));
+    trials.stage(&content(3), 3).unwrap_err();
+    assert_eq!(bundle_in_use(&trials), Some(content(1)));
+    disk.0.borrow_mut().steps_left = None;
+    trials.stage(&content(3), 3).unwrap();
+    assert_eq!(bundle_in_use(&open(&disk)), Some(content(3)));
+}
+
+#[test]
+fn a_box_with_a_damaged_record_takes_the_bundle_that_a_person_brings() {
+    let disk = with_confirmed(2);
+    disk.0.borrow_mut().record = Some("[confirmed]\nslot = \"c\"\n".to_owned());
+    let damaged = Trials::open(disk.clone(), LIMIT).unwrap_err();
+    assert!(damaged.to_string().contains("bring the newest bundle by hand"), "{damaged}");
+    let mut trials = Trials::renew(disk.clone(), LIMIT);
+    assert_eq!(trials.in_use(), InUse::Nothing);
+    trials.stage(&content(2), 2).unwrap();
+    assert_eq!(bundle_in_use(&open(&disk)), Some(content(2)));
+}
+
 #[test]
 fn what_is_missing_is_named_without_what_follows_from_it() {
     assert_eq!(Evidence::default().missing(), [Missing::Tunnel]);
@@ -255,6 +301,11 @@ fn what_is_missing_is_named_without_what_follows_from_it() {
     assert_eq!(no_broker.missing(), [Missing::Broker]);
     let no_rights = Evidence { offer: false, set: false, ..ALL };
     assert_eq!(no_rights.missing(), [Missing::Offer, Missing::Set]);
+    // What comes after it was not tried.
+    let no_offer = Evidence { offer: false, status: false, manifest: false, ..ALL };
+    assert_eq!(no_offer.missing(), [Missing::Offer]);
+    let no_status = Evidence { status: false, manifest: false, ..ALL };
+    assert_eq!(no_status.missing(), [Missing::Status]);
     assert_eq!(ALL.missing(), []);
 }
 
@@ -266,7 +317,10 @@ enum Step {
     Run(u64),
     Confirm,
     Judge,
+    /// The disk fails after some steps, until it is repaired.
     Cut(usize),
+    Repair,
+    Reopen,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -277,10 +331,13 @@ fn any_step() -> impl Strategy<Value = Step> {
         Just(Step::Confirm),
         Just(Step::Judge),
         (0..6_usize).prop_map(Step::Cut),
+        Just(Step::Repair),
+        Just(Step::Reopen),
     ]
 }
 
 proptest! {
+    /// After an error the program goes on, or is started again.
     #[test]
     fn a_whole_bundle_is_in_use_in_every_life(steps in prop::collection::vec(any_step(), 1..60)) {
         let disk = Disk::default();
@@ -303,15 +360,26 @@ proptest! {
                     disk.0.borrow_mut().steps_left = Some(steps);
                     Ok(())
                 }
+                Step::Repair => {
+                    disk.0.borrow_mut().steps_left = None;
+                    Ok(())
+                }
+                Step::Reopen => {
+                    trials = open(&disk);
+                    Ok(())
+                }
             };
-            if matches!(done, Err(TrialError::Storage(PowerCut))) {
-                disk.0.borrow_mut().steps_left = None;
-                trials = open(&disk);
+            if let Err(error) = done {
+                let is_expected =
+                    matches!(error, TrialError::Storage(PowerCut) | TrialError::OnTrial { .. });
+                prop_assert!(is_expected, "{error}");
             }
-            if let Some(bundle) = bundle_in_use(&trials) {
-                let text = String::from_utf8(bundle).unwrap();
-                let counter: u64 = text.strip_prefix("bundle ").unwrap().parse().unwrap();
-                prop_assert!((1..=trials.record().last_counter()).contains(&counter));
+            for trials in [&trials, &open(&disk)] {
+                let record = trials.record();
+                let tried = record.tried.as_ref().map(|tried| tried.counter);
+                let counter = tried.or_else(|| record.confirmed.map(|(_, counter)| counter));
+                prop_assert_eq!(bundle_in_use(trials), counter.map(content));
+                prop_assert!(counter <= Some(record.last_counter()));
             }
             prop_assert!(trials.record().last_counter() >= last);
             last = trials.record().last_counter();

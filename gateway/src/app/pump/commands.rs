@@ -21,7 +21,7 @@ use crate::command::{
     IncomingCommand, LOCAL_SENDER, WriteOrder,
 };
 use crate::metrics::{CommandOutcome, PlcMetrics};
-use crate::model::{Message, ReplyTo, ReplyToError, TrustLevel, WriteReport};
+use crate::model::{Message, ProgramSignature, ReplyTo, ReplyToError, TrustLevel, WriteReport};
 use crate::mqtt::{DeliveryTag, IncomingMessage, MqttRequest};
 use crate::plc::PlcState;
 use crate::queue::Entry;
@@ -105,8 +105,8 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    /// Returns the commands of this configuration. Reads the ledger, which blocks, if a tag is
-    /// writable.
+    /// Returns the commands of this configuration. Reads the ledger, which blocks, if a PLC is
+    /// written to.
     pub(in crate::app) fn new(
         config: &Config,
         hash: &str,
@@ -240,6 +240,11 @@ impl Commands {
         }
     }
 
+    /// Returns the only program with which a PLC may be written to; `None` for any.
+    pub(super) fn wanted_program(&self, plc: u16) -> Option<ProgramSignature> {
+        self.desk.wanted_program(plc)
+    }
+
     fn on_ledger_event(&mut self, event: LedgerEvent) {
         let time = self.time();
         match self.ledger.on_event(event) {
@@ -301,7 +306,7 @@ impl Pump {
         let reply_to = message
             .response_topic
             .clone()
-            .map(|topic| ReplyTo::new(&self.gateway_id, topic, message.correlation_data.clone()));
+            .map(|topic| ReplyTo::new(&self.own_topics, topic, message.correlation_data.clone()));
         let asker = Asker::Broker { delivery: message.delivery, reply_to };
         let asker = self.commands.add_asker(asker);
         self.on_command(IncomingCommand {

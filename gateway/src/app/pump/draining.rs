@@ -47,6 +47,7 @@ impl Pump {
                     event = broker.recv() => DrainEvent::Broker(event),
                     Some(done) = self.jobs.join_next() => DrainEvent::JobDone(done),
                     Some(event) = self.commands.next_event() => DrainEvent::Command(event),
+                    () = self.triggers.saved() => DrainEvent::EventsSaved,
                     () = clock::sleep_until(due) => DrainEvent::Timer,
                 }
             };
@@ -54,6 +55,7 @@ impl Pump {
                 Ok(DrainEvent::Broker(Some(event))) => self.on_mqtt_event(&event),
                 Ok(DrainEvent::JobDone(done)) => self.on_job_done(done),
                 Ok(DrainEvent::Command(event)) => self.on_command_event(event),
+                Ok(DrainEvent::EventsSaved) => self.on_events_saved(),
                 Ok(DrainEvent::Timer) => {}
                 Ok(DrainEvent::Broker(None)) | Err(_) => break,
             }
@@ -69,7 +71,9 @@ impl Pump {
             self.on_job_done(done);
         }
         let _ = timeout_at(storage_deadline, self.close_commands()).await;
-        let _ = timeout_at(storage_deadline, self.triggers.close()).await;
+        if timeout_at(storage_deadline, self.triggers.close()).await.is_ok() {
+            self.on_events_saved();
+        }
         self.close_queue().await;
     }
 
@@ -111,5 +115,6 @@ enum DrainEvent {
     Broker(Option<mqtt::MqttEvent>),
     JobDone(Result<DiskJobDone, JoinError>),
     Command(CommandEvent),
+    EventsSaved,
     Timer,
 }

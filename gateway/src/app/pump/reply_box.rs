@@ -157,6 +157,7 @@ impl ReplyBox {
 mod tests {
     use super::*;
     use crate::metrics::Metrics;
+    use crate::model::OwnTopics;
     use crate::testing;
 
     fn reply_box() -> (ReplyBox, Metrics) {
@@ -165,7 +166,7 @@ mod tests {
     }
 
     fn to(topic: &str) -> ReplyTo {
-        ReplyTo::new("a", topic.to_owned(), Some(vec![7])).unwrap()
+        ReplyTo::new(&OwnTopics::new("a", []), topic.to_owned(), Some(vec![7])).unwrap()
     }
 
     fn count(metrics: &Metrics, outcome: &str) -> u64 {

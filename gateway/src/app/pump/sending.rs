@@ -145,6 +145,7 @@ impl Pump {
                 Entry::Record(record) => {
                     let pipeline = self.pipelines.get(usize::from(record.plc));
                     let pipeline = pipeline.ok_or(DropReason::Unconfigured)?;
+                    // Before its times are corrected: the event is known by those in the queue.
                     self.triggers.on_sent(id, record);
                     let (record, corrected) =
                         timestamp_correction::corrected(record, &self.clock_history);

@@ -1,14 +1,15 @@
 mod commands;
+mod events;
 mod unreliable_brokers;
 mod wrong_clock;
 
-use provisioning::config::MqttVersion;
+use provisioning::config::{MqttVersion, Qos};
 
 use super::*;
 use crate::app::certificates::CertificateEnds;
 use crate::clock;
 use crate::metrics::TagPosition;
-use crate::model::{Cycle, ReadResult, Registers, TagLocation, UnixTime};
+use crate::model::{Cycle, ReadResult, Registers, ReplyTo, ReplyToError, TagLocation, UnixTime};
 use crate::testing;
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -55,6 +56,24 @@ async fn records_are_delivered_during_the_drain_before_the_offline_status() {
     assert_eq!(last, crate::app::OFFLINE_PAYLOAD.as_bytes());
 }
 
+#[test]
+fn a_reply_never_goes_to_a_topic_of_the_configuration() {
+    let mut config = testing::config(2);
+    config.plcs[1].publish.topic = "topic1".to_owned();
+    let reply_to =
+        |config: &Config, topic: &str| ReplyTo::new(&own_topics(config), topic.to_owned(), None);
+    assert!(reply_to(&config, "M262").is_ok());
+    config.mqtt.will = Some(provisioning::config::Will {
+        topic: "M262".to_owned(),
+        payload: "Disconnected".to_owned(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+    });
+    for own in ["topic1", "M262", &config.plcs[0].publish.topic] {
+        assert_eq!(reply_to(&config, own), Err(ReplyToError::OwnTopic), "{own}");
+    }
+}
+
 /// Returns topic, payload and `retain` of each message of a session without values.
 async fn messages_with_will(will: Option<provisioning::config::Will>) -> Vec<(String, bool)> {
     let mut config = testing::config(1);
@@ -86,7 +105,7 @@ async fn only_a_status_that_the_will_replaces_is_retained() {
     let will = |topic: &str, retain| provisioning::config::Will {
         topic: topic.to_owned(),
         payload: "Disconnected".to_owned(),
-        qos: provisioning::config::Qos::AtLeastOnce,
+        qos: Qos::AtLeastOnce,
         retain,
     };
     for replacing in [None, Some(will("edge/amsterdam-01/status", true))] {
@@ -153,11 +172,11 @@ async fn the_page_of_tag_values_is_written_family_by_family_in_short_pieces() {
     let TestPump { mut pump, plcs, from_plcs, broker: _broker, from_broker, outgoing: _outgoing } =
         TestPump::new(&config, &metrics);
     let page = pump.tag_page();
-    // The last PLC has not been read yet.
-    for plc in 0..PLCS - 1 {
-        plcs.send(cycle_of(plc, plc)).await.unwrap();
-    }
     let reading = async move {
+        // The last PLC has not been read yet.
+        for plc in 0..PLCS - 1 {
+            plcs.send(cycle_of(plc, plc)).await.unwrap();
+        }
         tokio::time::sleep(TICK_INTERVAL).await;
         let (mut text, mut pieces, mut next) = (String::new(), 0, Some(TagPosition::START));
         while let Some(position) = next {

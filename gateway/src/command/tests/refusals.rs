@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use provisioning::config::EventTrigger;
+use provisioning::plc::{Location, Table};
 use serde_json::json;
 
 use super::site::{CommandSite, reply};
-use crate::command::CommandEffect;
+use crate::command::{CommandDesk, CommandEffect};
 use crate::model::ProgramSignature;
 
 #[test]
@@ -147,6 +149,24 @@ fn another_program_in_the_plc_prevents_writes_until_it_is_accepted() {
     assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "rejected");
     site.desk.on_program(0, first);
     assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "done");
+}
+
+#[test]
+fn a_plc_that_only_gets_acknowledgements_of_events_has_one_program_too() {
+    let mut config = crate::testing::config(2);
+    let place = Location { table: Table::HoldingRegister, first: 90, count: 1, byte: 0, bit: None };
+    config.plcs[0].publish.on = Some(EventTrigger { tag: 0, acknowledge: Some(place) });
+    let time = CommandSite::new().time;
+    let desk = |ledger: &[u8]| CommandDesk::new(&config.plcs, "hash", ledger, time);
+    let (first, second) = (ProgramSignature([1, 2, 3, 4]), ProgramSignature([5, 6, 7, 8]));
+    let mut before = desk(b"");
+    (0..2).for_each(|plc| before.on_program(plc, first));
+    assert_eq!([0, 1].map(|plc| before.wanted_program(plc)), [Some(first), None]);
+    let ledger = before.take_batch(time.now).unwrap().bytes;
+    let mut after = desk(&ledger);
+    (0..2).for_each(|plc| after.on_program(plc, second));
+    assert_eq!(after.wanted_program(0), Some(first));
+    assert_eq!([0, 1].map(|plc| after.other_program(plc)), [Some(second), None]);
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn message(topic: &str, qos: Qos) -> PublishedMessage {
 /// Returns the messages that a connection is to send, with their DUP flag.
 fn sent(core: &mut BrokerCore, connection: ConnectionId) -> Vec<(PublishedMessage, bool)> {
     let mut messages = Vec::new();
-    for output in core.take_outputs(connection) {
+    for output in core.take_outputs(connection, Instant::now()) {
         if let Output::Send(Reply::Publish { message, dup, .. }) = output {
             messages.push((message, dup));
         }
@@ -117,7 +117,7 @@ fn a_second_client_with_the_same_id_takes_over_and_the_will_is_published() {
     core.on_connect(3, &with_will, now);
     core.on_connect(4, &connect("c", SessionStart::Clean, 0), now);
 
-    let outputs = core.take_outputs(3);
+    let outputs = core.take_outputs(3, now);
     assert!(matches!(outputs[0], Output::Send(Reply::Disconnect(SESSION_TAKEN_OVER))));
     assert!(matches!(outputs[1], Output::Close));
     assert_eq!(sent(&mut core, 2)[0].0.topic, "will");
@@ -142,6 +142,25 @@ fn few_messages_are_unacknowledged_and_many_are_dropped() {
         received += sent(&mut core, 2).len();
     }
     assert_eq!(received, 1_020);
+}
+
+#[test]
+fn messages_for_a_client_that_does_not_read_are_dropped_and_the_others_arrive_in_order() {
+    let now = Instant::now();
+    let mut core = publisher_and_subscriber(now);
+    core.on_subscribe(2, &[("#".to_owned(), Qos::AtMostOnce)]);
+    for number in 0..5_000 {
+        core.on_publish(1, 0, &message(&format!("t/{number}"), Qos::AtMostOnce), now);
+    }
+    let first = sent(&mut core, 2);
+    assert_eq!(first.len(), MAX_WAITING, "the connection holds no more");
+    let rest = sent(&mut core, 2);
+    assert_eq!(rest.len(), MAX_WAITING, "as many had waited");
+    let topics = first.iter().chain(&rest).map(|(message, _)| message.topic.clone());
+    assert!(topics.eq((0..2_000).map(|number| format!("t/{number}"))));
+    assert!(sent(&mut core, 2).is_empty());
+    core.on_publish(1, 0, &message("next", Qos::AtMostOnce), now);
+    assert_eq!(sent(&mut core, 2)[0].0.topic, "next", "it reads again");
 }
 
 #[test]

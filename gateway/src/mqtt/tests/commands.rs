@@ -250,15 +250,13 @@ async fn an_old_subscription_of_a_kept_session_is_removed_and_loses_no_command()
 #[tokio::test]
 async fn a_subscription_that_cannot_be_unsubscribed_ends_the_kept_session_once() {
     for version in BOTH {
-        let script = Script { keeps_subscriptions: true, ..Script::default() };
-        let mut world = BrokerWorld::start_with(version, vec![script], |settings| {
-            kept(settings);
-            settings.subscriptions = vec!["old/#".to_owned()];
-        })
-        .await;
+        let script = Script {
+            keeps_subscriptions: true,
+            auto_subscriptions: vec!["old/#".to_owned()],
+            ..Script::default()
+        };
+        let mut world = BrokerWorld::start_with(version, vec![script], kept).await;
         world.session_present().await;
-        world.restart(version, kept).await;
-        assert!(world.session_present().await);
         let foreign = || PublishedMessage { topic: "old/x".to_owned(), ..command("foreign") };
         world.broker.publish(foreign());
         world
@@ -285,7 +283,57 @@ async fn a_subscription_that_cannot_be_unsubscribed_ends_the_kept_session_once()
         }
         world.broker.publish(foreign());
         world.broker.publish(command("own"));
-        assert_eq!(world.received().await.payload, b"own");
+        let own = world.received().await;
+        assert_eq!(own.payload, b"own");
+        world.acknowledge(own.delivery.unwrap()).await;
+        world.settle().await;
+        advance_clock(Duration::from_secs(31)).await;
+        world.broker.publish(foreign());
+        // The first one may be answered before a disconnect, the second one is not.
+        world.settle().await;
+        world.settle().await;
+    }
+}
+
+/// Without its acknowledgement, the broker would send the command again, and the PLC might be
+/// written to twice.
+#[tokio::test]
+async fn an_orderly_renewal_waits_until_the_caller_has_acknowledged() {
+    for version in BOTH {
+        let mut uplink = None;
+        let mut world = BrokerWorld::start_with(version, vec![], |settings| {
+            kept(settings);
+            uplink = Some(settings.uplink.clone());
+        })
+        .await;
+        let uplink = uplink.unwrap();
+        world.session_present().await;
+        world.broker.publish(command("1"));
+        let held = world.received().await;
+
+        uplink.request_renewal();
+        world.yield_to_tasks().await;
+        world.acknowledge(held.delivery.unwrap()).await;
+
+        let (reason, _, retry_in) = world.disconnected().await;
+        assert_eq!(reason, DisconnectReason::Renewed);
+        world.yield_to_tasks().await;
+        advance_clock(retry_in).await;
+        assert!(world.session_present().await);
+        world.settle().await;
+
+        world.broker.publish(command("2"));
+        world.received().await;
+        uplink.request_renewal();
+        world.yield_to_tasks().await;
+        advance_clock(Duration::from_secs(5)).await;
+        let (reason, _, retry_in) = world.disconnected().await;
+        assert_eq!(reason, DisconnectReason::Renewed, "it does not wait for ever");
+        world.yield_to_tasks().await;
+        advance_clock(retry_in).await;
+        assert!(world.session_present().await);
+        let again = world.received().await;
+        assert_eq!((again.payload.as_slice(), again.dup), (&b"2"[..], true));
     }
 }
 

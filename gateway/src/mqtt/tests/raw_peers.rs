@@ -2,9 +2,11 @@
 //! send.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::*;
+use crate::logging::CapturedLog;
 
 /// Far more than a test needs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,6 +38,8 @@ struct RawConnect {
 enum ScriptedBytes {
     /// Sends this and keeps the connection open.
     Bytes(Vec<u8>),
+    /// Sends this and answers nothing else.
+    Silence(Vec<u8>),
     /// Closes the connection.
     Close,
     /// Sends this, and closes the connection after the next packet.
@@ -44,9 +48,29 @@ enum ScriptedBytes {
     Flood(Vec<u8>),
 }
 
+impl RawConnect {
+    fn read(packet: &[u8]) -> Self {
+        // The level and the flags follow header, length and name of the protocol (3.1.2).
+        let more = usize::from(packet[1] & 0x80 != 0);
+        let (level, flags) = (packet[8 + more], packet[9 + more]);
+        let version = if level == 5 { MqttVersion::V5 } else { MqttVersion::V311 };
+        let (will_retain, will_qos) = (flags & 0x20 != 0, flags >> 3 & 3);
+        Self { version, will_retain, will_qos, begins_clean: flags & 2 != 0 }
+    }
+}
+
 impl ScriptedBytes {
     fn bytes(bytes: &[u8]) -> Self {
         Self::Bytes(bytes.to_vec())
+    }
+
+    /// Does what comes before the CONNECT is reported: only once the client waits for the answer to
+    /// its next packet.
+    async fn begin(&self, stream: &mut TcpStream) {
+        if let Self::Silence(bytes) = self {
+            stream.write_all(bytes).await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+        }
     }
 }
 
@@ -119,27 +143,24 @@ async fn serve(
         if stream.read(&mut connect).await.unwrap() == 0 {
             continue;
         }
-        // The level and the flags follow header, length and name of the protocol (3.1.2).
-        let more = usize::from(connect[1] & 0x80 != 0);
-        let (level, flags) = (connect[8 + more], connect[9 + more]);
-        let version = if level == 5 { MqttVersion::V5 } else { MqttVersion::V311 };
-        let (will_retain, will_qos) = (flags & 0x20 != 0, flags >> 3 & 3);
-        let begins_clean = flags & 2 != 0;
-        let connect = RawConnect { version, will_retain, will_qos, begins_clean };
+        let connect = RawConnect::read(&connect);
+        let answer = answers.get(number).or_else(|| answers.last()).unwrap();
+        answer.begin(&mut stream).await;
         if connects.send(connect).await.is_err() {
             return;
         }
-        match answers.get(number).or_else(|| answers.last()) {
-            Some(ScriptedBytes::Bytes(bytes)) => {
+        match answer {
+            ScriptedBytes::Silence(_) => open.push(stream),
+            ScriptedBytes::Bytes(bytes) => {
                 stream.write_all(bytes).await.unwrap();
                 open.push(stream);
             }
-            Some(ScriptedBytes::Flood(bytes)) => while stream.write_all(bytes).await.is_ok() {},
-            Some(ScriptedBytes::CloseAfter(bytes)) => {
+            ScriptedBytes::Flood(bytes) => while stream.write_all(bytes).await.is_ok() {},
+            ScriptedBytes::CloseAfter(bytes) => {
                 stream.write_all(bytes).await.unwrap();
                 let _ = stream.read(&mut [0; 1024]).await;
             }
-            Some(ScriptedBytes::Close) | None => drop(stream),
+            ScriptedBytes::Close => drop(stream),
         }
     }
 }
@@ -390,6 +411,111 @@ async fn a_broker_that_closes_over_the_subscription_still_gets_messages() {
     assert!(world.next_connect().await.begins_clean, "what the broker stores would come at once");
 }
 
+/// A session without subscriptions begins clean, and would end the one that the other broker keeps.
+#[tokio::test]
+async fn a_broker_that_closes_over_the_subscription_says_nothing_about_another() {
+    let closing = ScriptedBytes::CloseAfter(V5_CONNACK.to_vec());
+    let answers = [vec![closing; 4], vec![ScriptedBytes::bytes(V5_CONNACK)]].concat();
+    let mut world = RawWorld::start(answers, |settings| {
+        kept(settings);
+        let broker = settings.mqtt.brokers[0].clone();
+        settings.mqtt.brokers.push(broker);
+    })
+    .await;
+    for connection in 0..4 {
+        let MqttEvent::Disconnected { retry_in, .. } = world.event().await else {
+            panic!("a session without SUBACK")
+        };
+        assert!(!world.next_connect().await.begins_clean, "{connection}");
+        tokio::task::yield_now().await;
+        advance_clock(retry_in).await;
+    }
+    world.connected().await;
+    assert!(world.next_connect().await.begins_clean, "the second time in a row at this one");
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_answer_the_subscription_is_not_said_to_close() {
+    let log = CapturedLog::default();
+    let _captured = log.capture();
+    let silent = ScriptedBytes::Silence(V5_CONNACK.to_vec());
+    let answers = vec![silent.clone(), silent, ScriptedBytes::bytes(V5_CONNACK)];
+    let mut world = RawWorld::start(answers, kept).await;
+
+    for _ in 0..2 {
+        assert!(!world.next_connect().await.begins_clean);
+        advance_clock(Duration::from_secs(16)).await;
+        let MqttEvent::Disconnected { sentence, retry_in, .. } = world.event().await else {
+            panic!("a session without SUBACK")
+        };
+        assert_eq!(sentence.detail.code, "no_suback");
+        tokio::task::yield_now().await;
+        advance_clock(retry_in).await;
+    }
+    world.connected().await;
+    let refused = MqttEvent::SubscriptionRefused {
+        filter: "edge/a/set/+".to_owned(),
+        code: 0x80,
+        reason: "the broker does not answer it".to_owned(),
+    };
+    assert_eq!(world.event().await, refused);
+    let lost = "is ended: commands that wait there are lost";
+    assert_eq!(log.text().matches(lost).count(), 1, "{}", log.text());
+}
+
+/// Returns what a broker sends at the start of a kept session with commands that wait: all of them
+/// before the SUBACK.
+fn waiting_commands(version: MqttVersion, count: u8, payload: usize) -> Vec<u8> {
+    let (connack, suback, properties): (_, &[u8], &[u8]) = match version {
+        MqttVersion::V311 => (V3_CONNACK, &[0x90, 3, 0, 1, 1], &[]),
+        MqttVersion::V5 => (V5_CONNACK, &[0x90, 4, 0, 1, 0, 1], &[0]),
+    };
+    let mut bytes = connack.to_vec();
+    bytes[2] = 1;
+    for packet_id in 1..=count {
+        let topic = b"edge/a/set/p";
+        let text = vec![b'x'; payload];
+        let body = [&[0, 12][..], topic, &[0, packet_id], properties, &text].concat();
+        bytes.push(0x32);
+        bytes.extend(encoded(body.len()));
+        bytes.extend(body);
+    }
+    bytes.extend(suback);
+    bytes
+}
+
+/// What is left unacknowledged would wait until the connection ends by chance, and occupy the
+/// Receive Maximum.
+#[tokio::test]
+async fn commands_before_the_suback_that_do_not_fit_come_in_the_next_session() {
+    for (version, count, payload, fitting) in
+        [(MqttVersion::V311, 100, 10, 64), (MqttVersion::V5, 6, 900 << 10, 4)]
+    {
+        let answer = ScriptedBytes::Bytes(waiting_commands(version, count, payload));
+        let mut world = RawWorld::start(vec![answer], |settings| {
+            kept(settings);
+            settings.mqtt.version = Some(version);
+        })
+        .await;
+        world.connected().await;
+        for _ in 0..fitting {
+            let event = world.event().await;
+            let MqttEvent::Received(IncomingMessage { delivery: Some(tag), .. }) = event else {
+                panic!("{event:?} instead of a command")
+            };
+            world.outbox.send(MqttRequest::Acknowledge(tag)).await.unwrap();
+        }
+        assert!(!world.next_connect().await.begins_clean);
+
+        tokio::task::yield_now().await;
+        advance_clock(Duration::from_secs(10)).await;
+
+        assert_eq!(world.failure().await.0, "messages_waiting", "{version:?}");
+        advance_clock(Duration::from_secs(1)).await;
+        assert!(!world.next_connect().await.begins_clean);
+    }
+}
+
 /// rumqttc does not know the packet ids of a kept session: without an end, the broker would send
 /// the same PUBREL after every reconnect.
 #[tokio::test]
@@ -457,7 +583,7 @@ async fn a_message_of_qos_2_is_acknowledged_in_two_steps_when_the_caller_says_so
 }
 
 /// Reads the next packet, with a length of one byte or two.
-async fn next_packet(stream: &mut tokio::net::TcpStream) -> Vec<u8> {
+async fn next_packet(stream: &mut TcpStream) -> Vec<u8> {
     let header = stream.read_u8().await.unwrap();
     let mut length = usize::from(stream.read_u8().await.unwrap());
     if length >= 0x80 {

@@ -117,7 +117,7 @@ fn a_broker_with_tls_that_closes_at_once_may_require_a_certificate() {
     assert!(sentence(&settings).contains("this gateway's certificate"), "{}", sentence(&settings));
 }
 
-fn failures() -> [SessionFailure; 36] {
+fn failures() -> [SessionFailure; 37] {
     let broken = || io::Error::from(io::ErrorKind::ConnectionReset);
     [
         SessionFailure::PasswordFile("no".to_owned()),
@@ -161,6 +161,7 @@ fn failures() -> [SessionFailure; 36] {
         SessionFailure::ForeignSubscription,
         SessionFailure::KeptSessionEnded,
         SessionFailure::SubscribeRetry,
+        SessionFailure::MessagesWaiting,
         SessionFailure::VersionRetry,
         SessionFailure::CertificateRenewed,
         SessionFailure::HubChanged,

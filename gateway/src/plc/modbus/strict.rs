@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::plc::session::AnswerMismatch;
@@ -45,6 +46,11 @@ pub(super) struct Strict<S> {
     /// The part of a complete answer that tokio_modbus has not taken yet.
     delivery: Vec<u8>,
 }
+
+/// Why no byte of a request was sent: the connection could not be used any more.
+#[derive(Debug, Error)]
+#[error("the request was not sent")]
+pub(super) struct UnsentRequest(#[source] pub(super) io::Error);
 
 /// A request that waits for its answer.
 #[derive(Debug)]
@@ -250,7 +256,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         // A socket may take a request in parts: the rest belongs to the same request and id.
         let mut pending = match self.pending.take() {
             Some(pending) => pending,
-            None => self.begin_request(cx, bytes)?,
+            None => {
+                let begun = self.begin_request(cx, bytes);
+                begun.map_err(|error| io::Error::other(UnsentRequest(error)))?
+            }
         };
         let mut frame = [0; MAX_FRAME_LEN];
         let len = bytes.len().min(MAX_FRAME_LEN);

@@ -39,19 +39,25 @@ impl<C: Connector> Poller<C> {
 
     /// Carries out an order, and reports what became of it.
     pub(super) async fn run_order(&mut self, order: WriteOrder) -> ControlFlow<()> {
-        let busy_before = self.connection.busy_time();
+        let busy_before = self.poll_busy_time();
         let flow = self.begin_order(order).await;
-        let busy = self.connection.busy_time() - busy_before;
+        self.count_busy_time(busy_before);
+        flow
+    }
+
+    /// Counts the time since `busy_before` as that of orders, and delays the next order for it. The
+    /// time of orders that were counted meanwhile is not in it.
+    fn count_busy_time(&mut self, busy_before: Duration) {
+        let busy = self.poll_busy_time().saturating_sub(busy_before);
         self.order_busy_time += busy;
         self.orders.on_done(busy, now());
-        flow
     }
 
     /// Reports the orders that wait as not sent.
     pub(super) async fn refuse_orders(&mut self) {
         self.orders.close();
         while let Some(order) = self.orders.take_any() {
-            let Some(unit) = self.server.unit_of(order.plc) else { continue };
+            let Some(unit) = self.unit_of(&order) else { continue };
             let Some(mut visit) = self.begin_visit(unit, order) else { continue };
             visit.on_abandoned(NotSentReason::Stopping);
             if self.report(visit).await.is_break() {
@@ -65,26 +71,40 @@ impl<C: Connector> Poller<C> {
         }
     }
 
-    /// Reads all tags of a PLC in one visit.
+    /// Reads all tags of a PLC in one visit, and reports that.
     pub(super) async fn read_all(&mut self, order: WriteOrder) -> ControlFlow<()> {
-        let Some(unit) = self.server.unit_of(order.plc) else { return ControlFlow::Continue(()) };
+        let Some(unit) = self.unit_of(&order) else { return ControlFlow::Continue(()) };
+        let busy_before = self.poll_busy_time();
+        let flow = self.read_all_classes(unit).await;
+        self.count_busy_time(busy_before);
+        let Some(mut visit) = self.begin_visit(unit, order) else { return flow };
+        match flow {
+            ControlFlow::Continue(()) => visit.on_all_read(),
+            ControlFlow::Break(()) => visit.on_abandoned(NotSentReason::Stopping),
+        }
+        self.report(visit).await?;
+        flow
+    }
+
+    async fn read_all_classes(&mut self, unit: usize) -> ControlFlow<()> {
         let classes = self.server.unit(unit).map_or(0, |unit| unit.plan.classes.len());
         for class in (0..).take(classes) {
             self.run_cycle(unit, class, 0).await?;
         }
-        self.send_events().await?;
-        let Some(mut visit) = self.begin_visit(unit, order) else {
-            return ControlFlow::Continue(());
-        };
-        visit.on_all_read();
-        self.report(visit).await
+        self.send_events().await
+    }
+
+    /// Returns the unit of an order. One for a PLC of another connection is not carried out.
+    fn unit_of(&self, order: &WriteOrder) -> Option<usize> {
+        let unit = self.server.unit_of(order.plc);
+        if unit.is_none() {
+            tracing::error!(plc = order.plc, "an order for a PLC of another connection");
+        }
+        unit
     }
 
     async fn begin_order(&mut self, order: WriteOrder) -> ControlFlow<()> {
-        let Some(unit) = self.server.unit_of(order.plc) else {
-            tracing::error!(plc = order.plc, "an order for a PLC of another connection");
-            return ControlFlow::Continue(());
-        };
+        let Some(unit) = self.unit_of(&order) else { return ControlFlow::Continue(()) };
         // A silent unit is not connected to: the others behind the connection would wait for it.
         if !self.server.is_silent(unit) {
             self.connect().await;
@@ -134,38 +154,54 @@ impl<C: Connector> Poller<C> {
     fn reason_of_end(&self, unit: usize, visit: &WriteVisit) -> NotSentReason {
         if self.stop.is_cancelled() {
             NotSentReason::Stopping
-        } else if visit.order().not_after.is_some_and(|limit| limit < now()) {
+        } else if visit.write_limit().is_some_and(|limit| limit < now()) {
             NotSentReason::Expired
         } else {
             self.server.unreachable(unit)
         }
     }
 
-    /// Returns whether the request was sent.
+    /// Returns whether the visit may go on: the request was sent, or is left out since it may cost
+    /// the session.
     async fn read_for_order(
         &mut self,
         unit: usize,
         request: &ReadRequest,
         visit: &mut WriteVisit,
     ) -> bool {
-        let may_be_stale = self.connection.may_be_stale();
+        let was_lost = self.server.is_lost_read(unit, request);
+        if was_lost && visit.skip_test_read() {
+            return true;
+        }
+        if was_lost && !self.connection.may_search() {
+            visit.on_read_lost();
+            return true;
+        }
+        // A request that ends sessions is not sent twice to find out that it did so again.
+        let may_be_stale = self.connection.may_be_stale() && !was_lost;
+        let had_answered = self.server.unit(unit).is_some_and(|unit| unit.session.has_answered);
         let Some(mut exchange) = self.exchange(unit, request).await else { return false };
         if may_be_stale && exchange.is_closed() && self.reopen_stale(unit, request, &exchange).await
         {
             match self.exchange(unit, request).await {
-                Some(again) => exchange = again,
+                Some(again) => exchange = Exchange { is_repeated: had_answered, ..again },
                 None => return false,
             }
         }
-        let is_sent = exchange.answer.is_some();
+        let (is_sent, is_lost) = (exchange.answer.is_some(), exchange.failure().is_some());
         let at = (now(), self.connection.random());
         let (outcome, blame) = self.server.on_order_read(unit, request, exchange, at);
         self.on_blame(blame);
-        visit.on_read(outcome);
+        if was_lost && is_lost {
+            visit.on_read_lost();
+        } else {
+            visit.on_read(outcome);
+        }
         is_sent
     }
 
-    /// Returns whether the request was sent. It never is for a second time.
+    /// Returns whether the request was sent. It never is for a second time: on a new connection it
+    /// is sent if the server had closed the one before, so that not one byte of it was sent.
     async fn write_for_order(
         &mut self,
         unit: usize,
@@ -173,14 +209,45 @@ impl<C: Connector> Poller<C> {
         visit: &mut WriteVisit,
     ) -> bool {
         let Some(address) = self.address(unit) else { return false };
-        let not_after = visit.order().not_after;
-        let exchange: Exchange<()> = self.connection.write(address, request, not_after).await;
+        if self.abandon_before_write(unit, request, visit) {
+            return false;
+        }
+        let limit = visit.write_limit();
+        let mut exchange = self.connection.write(address, request, limit).await;
+        if exchange.is_unsent() {
+            let had_answered = self.server.unit(unit).is_some_and(|unit| unit.session.has_answered);
+            let is_open = self.reopen_stale(unit, &request.to_read_request(), &exchange).await;
+            if !is_open || self.abandon_before_write(unit, request, visit) {
+                return false;
+            }
+            exchange = self.connection.write(address, request, limit).await;
+            exchange.is_repeated = had_answered;
+        }
         let at = (now(), self.connection.random());
         let (answer, blame) = self.server.on_order_write(unit, request, exchange, at);
         self.on_blame(blame);
         let Some(answer) = answer else { return false };
         visit.on_write(answer);
         true
+    }
+
+    /// Abandons a visit whose next write must not be sent now. Returns whether that is so.
+    fn abandon_before_write(
+        &mut self,
+        unit: usize,
+        request: &WriteRequest,
+        visit: &mut WriteVisit,
+    ) -> bool {
+        let reason = if self.server.is_lost_write(unit, request) && !self.connection.may_search() {
+            Some(NotSentReason::LosesConnection)
+        } else {
+            self.server.order_obstacle(unit, visit.order())
+        };
+        let is_abandoned = reason.is_some();
+        if let Some(reason) = reason {
+            visit.on_abandoned(reason);
+        }
+        is_abandoned
     }
 
     /// Reads back as soon as the PLC answers again, the first time now.
@@ -190,8 +257,16 @@ impl<C: Connector> Poller<C> {
         self.retry_read_backs().await
     }
 
+    /// Reads back what is due outside of an order, which it delays like one.
+    pub(super) async fn run_read_backs(&mut self) -> ControlFlow<()> {
+        let busy_before = self.poll_busy_time();
+        let flow = self.retry_read_backs().await;
+        self.count_busy_time(busy_before);
+        flow
+    }
+
     /// Reads back what is due, and reports what was read, or could not be read in time.
-    pub(super) async fn retry_read_backs(&mut self) -> ControlFlow<()> {
+    async fn retry_read_backs(&mut self) -> ControlFlow<()> {
         for mut pending in std::mem::take(&mut self.read_backs) {
             if pending.next_try <= now() && pending.deadline > now() {
                 self.try_read_back(&mut pending).await;

@@ -147,11 +147,11 @@ impl<C: Connector> Poller<C> {
 
     /// Opens a new connection in place of one that the server had closed. Returns `false` when that
     /// is not allowed now: then the exchange is judged like any other.
-    pub(super) async fn reopen_stale(
+    pub(super) async fn reopen_stale<T: Sync>(
         &mut self,
         unit: usize,
         request: &ReadRequest,
-        exchange: &Exchange,
+        exchange: &Exchange<T>,
     ) -> bool {
         self.on_closed_by_server();
         if !self.connect().await && !self.connect_in_turn().await {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use provisioning::plan::ReadRequest;
+use provisioning::plc::Table;
 
 use super::{LossCause, ServerState};
 use crate::model::{NotSentReason, Sentence, WriteOrder};
@@ -49,6 +50,9 @@ impl ServerState {
     }
 
     /// Judges the answer to a read of an order.
+    ///
+    /// A device may drop the connection over an address that it does not let be read: when the
+    /// session ends over it for the second time, neither the unit nor the server has failed.
     pub(in crate::plc) fn on_order_read(
         &mut self,
         index: usize,
@@ -56,8 +60,30 @@ impl ServerState {
         exchange: Exchange,
         at: (Instant, f64),
     ) -> (ReadOutcome, Option<Blame>) {
-        let (outcome, verdict) = self.on_exchange(index, request, exchange, LossCause::Unknown, at);
+        let range = range_of(request);
+        let is_lost = exchange.failure().is_some();
+        let mut cause = LossCause::Unknown;
+        if let Some(unit) = self.unit_mut(index).filter(|_| exchange.answer.is_some()) {
+            if !is_lost {
+                unit.lost_reads.on_answered(range);
+            } else if unit.lost_reads.overlaps(range) {
+                cause = LossCause::Request;
+            } else if unit.session.has_answered || exchange.is_repeated {
+                unit.lost_reads.on_lost(range);
+            }
+        }
+        let (outcome, verdict) = self.on_exchange(index, request, exchange, cause, at);
         (outcome, verdict.blame())
+    }
+
+    /// Returns whether the session ended over the last read of one of these registers for an order.
+    pub(in crate::plc) fn is_lost_read(&self, index: usize, request: &ReadRequest) -> bool {
+        self.unit(index).is_some_and(|unit| unit.lost_reads.overlaps(range_of(request)))
+    }
+
+    /// Returns whether the session ended over the last write to one of these registers or coils.
+    pub(in crate::plc) fn is_lost_write(&self, index: usize, request: &WriteRequest) -> bool {
+        self.unit(index).is_some_and(|unit| unit.lost_writes.overlaps(request.range()))
     }
 
     /// Judges the answer to a write; `None` when it was not sent.
@@ -71,24 +97,41 @@ impl ServerState {
         exchange: Exchange<()>,
         at: (Instant, f64),
     ) -> (Option<WriteAnswer>, Option<Blame>) {
-        let answer = exchange.answer.as_ref().map(to_write_answer);
-        let had_answered = self.unit(index).is_some_and(|unit| unit.session.has_answered);
-        let cause = if had_answered { LossCause::Request } else { LossCause::Unknown };
-        let (table, first, count) = request.range();
-        let count = u16::try_from(count).unwrap_or(u16::MAX);
-        let range = ReadRequest { table, first, count, tags: Vec::new() };
+        let answer = exchange.answer.as_ref().and_then(to_write_answer);
+        let is_lost = answer.is_some() && exchange.failure().is_some();
+        let mut cause = LossCause::Unknown;
+        if let Some(unit) = self.unit_mut(index).filter(|_| answer.is_some()) {
+            let was_lost = unit.lost_writes.overlaps(request.range());
+            if was_lost || unit.session.has_answered || exchange.is_repeated {
+                cause = LossCause::Request;
+            }
+            if is_lost {
+                unit.lost_writes.on_lost(request.range());
+            } else {
+                unit.lost_writes.on_answered(request.range());
+            }
+        }
+        let range = request.to_read_request();
         let (_, verdict) = self.on_exchange(index, &range, exchange, cause, at);
         (answer, verdict.blame())
     }
 }
 
-fn to_write_answer(answer: &Result<(), RequestError>) -> WriteAnswer {
+fn range_of(request: &ReadRequest) -> (Table, u16, usize) {
+    (request.table, request.first, request.count.into())
+}
+
+/// Returns what became of a write; `None` when it was not sent.
+fn to_write_answer(answer: &Result<(), RequestError>) -> Option<WriteAnswer> {
     match answer {
-        Ok(()) => WriteAnswer::Acknowledged,
-        Err(RequestError::Refused(ACKNOWLEDGE | TARGET_FAILED_TO_RESPOND)) => WriteAnswer::Missing,
-        Err(RequestError::Refused(code)) => WriteAnswer::Refused(*code),
+        Ok(()) => Some(WriteAnswer::Acknowledged),
+        Err(RequestError::NotSent(_)) => None,
+        Err(RequestError::Refused(ACKNOWLEDGE | TARGET_FAILED_TO_RESPOND)) => {
+            Some(WriteAnswer::Missing)
+        }
+        Err(RequestError::Refused(code)) => Some(WriteAnswer::Refused(*code)),
         Err(
             RequestError::TimedOut(_) | RequestError::Garbled(_) | RequestError::Disconnected(_),
-        ) => WriteAnswer::Missing,
+        ) => Some(WriteAnswer::Missing),
     }
 }

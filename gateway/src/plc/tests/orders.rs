@@ -94,30 +94,87 @@ async fn a_flood_of_orders_does_not_stop_the_polls() {
 
 #[tokio::test(start_paused = true)]
 async fn orders_take_at_most_half_of_the_share_of_the_plc() {
-    let fake = FakePlc::answering_with(|request| (SECOND / 10, echo_addresses(request).1))
-        .writing_with(|_, _| (SECOND / 10, Ok(())));
-    let mut config = plc("M241", &[("%MW0", 60_000)]);
-    config.pacing.max_share = 20;
-    let mut world = PollerHarness::start(config, fake);
+    for took in [100, 500].map(Duration::from_millis) {
+        let fake = FakePlc::answering_with(move |request| (took, echo_addresses(request).1))
+            .writing_with(move |_, _| (took, Ok(())));
+        let mut config = plc("M241", &[("%MW0", 60_000)]);
+        config.pacing.max_share = 20;
+        let mut world = PollerHarness::start(config, fake);
+        let orders = world.orders.clone();
+        let flood = async {
+            for number in 0.. {
+                orders.send(order(number, &[word(20, 7)])).await.unwrap();
+            }
+        };
+        let end = time::Instant::now() + SECOND * 100;
+        let drain = async {
+            while time::Instant::now() < end {
+                world.event().await;
+            }
+        };
+        tokio::select! {
+            () = flood => {}
+            () = drain => {}
+        }
+        let is_sent = |seen: &WireEvent| matches!(seen, WireEvent::Read(20) | WireEvent::Write(20));
+        let sent = world.fake.wire_events().iter().filter(|seen| is_sent(seen)).count();
+        let busy = took * u32::try_from(sent).unwrap();
+        // The last order, of three requests, is not followed by its pause.
+        let tenth = SECOND * 8..=world.elapsed() / 10 + took * 3;
+        assert!(tenth.contains(&busy), "{sent} requests of {took:?} in a tenth of 100 s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_of_all_tags_without_end_do_not_stop_the_polls_of_another_unit() {
+    let fake = FakePlc::answering_with(|request| (SECOND / 50, echo_addresses(request).1));
+    let tags: Vec<_> = (0..5).map(|at| (format!("holding:{}", at * 500), 1000)).collect();
+    let tags: Vec<_> = tags.iter().map(|(at, scan)| (at.as_str(), *scan)).collect();
+    let unit = |unit_id| {
+        let mut unit = Plc { name: format!("u{unit_id}"), unit_id, ..plc("generic", &tags) };
+        unit.pacing.max_share = 50;
+        unit
+    };
+    let mut world = PollerHarness::start_all(vec![unit(1), unit(2)], fake, 0.0);
     let orders = world.orders.clone();
     let flood = async {
         for number in 0.. {
-            orders.send(order(number, &[word(20, 7)])).await.unwrap();
+            let order = WriteOrder { task: WriteTask::ReadAll, ..order(number, &[]) };
+            orders.send(order).await.unwrap();
         }
     };
-    let end = time::Instant::now() + SECOND * 100;
-    let drain = async {
-        while time::Instant::now() < end {
-            world.event().await;
+    let (mut cycles, mut visits) = (0, 0);
+    let count = async {
+        while world.elapsed() < SECOND * 60 {
+            match world.event().await {
+                PlcEvent::Cycle(cycle) => cycles += usize::from(cycle.plc == 1),
+                PlcEvent::Written(_) => visits += 1,
+                PlcEvent::State { .. }
+                | PlcEvent::Changed { .. }
+                | PlcEvent::Throttled { .. }
+                | PlcEvent::Learned { .. } => {}
+            }
         }
     };
     tokio::select! {
         () = flood => {}
-        () = drain => {}
+        () = count => {}
     }
-    let is_sent = |seen: &WireEvent| matches!(seen, WireEvent::Read(_) | WireEvent::Write(_));
-    let sent = world.fake.wire_events().iter().filter(|seen| is_sent(seen)).count();
-    assert!((80..=110).contains(&sent), "{sent} requests of 0.1 s in a tenth of 100 s");
+    assert!(cycles >= 50, "{cycles} cycles beside {visits} visits");
+    assert!((100..=160).contains(&visits), "{visits} visits of 0.1 s in a quarter of 60 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_of_all_tags_that_a_stop_ends_is_reported() {
+    let fake = FakePlc::answering_with(|request| (SECOND / 2, echo_addresses(request).1));
+    let tags = [("holding:0", 60_000), ("holding:500", 60_000), ("holding:1000", 60_000)];
+    let mut world = PollerHarness::start(plc("generic", &tags), fake);
+    world.cycle().await;
+    let order = WriteOrder { task: WriteTask::ReadAll, ..order(5, &[]) };
+    world.orders.send(order).await.unwrap();
+    let reports = world.reports_until_stop_after(SECOND).await;
+    let outcomes: Vec<_> = reports.into_iter().map(|report| report.outcome).collect();
+    assert_eq!(outcomes, [WriteOutcome::NotSent(NotSentReason::Stopping)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -358,7 +415,7 @@ async fn all_tags_are_read_upon_an_order_each_scan_class_once() {
     assert_eq!((classes, world.elapsed()), (vec![0, 1], Duration::ZERO));
 }
 
-fn failures() -> [fn() -> RequestError; 3] {
+pub(super) fn failures() -> [fn() -> RequestError; 3] {
     [
         || RequestError::TimedOut(SECOND),
         || RequestError::Garbled(AnswerMismatch::OtherWrite),
@@ -366,16 +423,16 @@ fn failures() -> [fn() -> RequestError; 3] {
     ]
 }
 
-fn acknowledge() -> (Duration, Result<(), RequestError>) {
+pub(super) fn acknowledge() -> (Duration, Result<(), RequestError>) {
     (Duration::ZERO, Ok(()))
 }
 
-fn word(first: u16, value: u16) -> TagImage {
+pub(super) fn word(first: u16, value: u16) -> TagImage {
     let content = ImageContent::Words(vec![MaskedWord::whole(value)]);
     TagImage { tag: None, table: Table::HoldingRegister, first, content }
 }
 
-fn order(number: u64, write: &[TagImage]) -> WriteOrder {
+pub(super) fn order(number: u64, write: &[TagImage]) -> WriteOrder {
     WriteOrder {
         number,
         plc: 0,

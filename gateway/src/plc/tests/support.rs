@@ -32,7 +32,7 @@ pub(super) type ScriptedAnswer = (Duration, Result<Registers, RequestError>);
 /// The time that a connect takes, and its outcome.
 type ScriptedConnect = (Duration, Result<(), ConnectError>);
 type ReadScript = Box<dyn FnMut(u8, &ReadRequest) -> ScriptedAnswer + Send>;
-type ScriptedWrite = (Duration, Result<(), RequestError>);
+pub(super) type ScriptedWrite = (Duration, Result<(), RequestError>);
 type WriteScript = Box<dyn FnMut(u8, &WriteRequest) -> ScriptedWrite + Send>;
 type IdentificationScript =
     Box<dyn FnMut(u8) -> (Duration, Result<PlcIdentity, RequestError>) + Send>;

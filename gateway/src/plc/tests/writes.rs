@@ -174,7 +174,7 @@ impl WrittenPlc {
         tasks.spawn(serve(simulated, listener, CancellationToken::new()));
         let config = plc("M241", &[("%MW5000", 3_600_000)]);
         let (events_in, mut events) = mpsc::channel(16);
-        let (orders, orders_out) = mpsc::channel(MAX_WAITING_ORDERS);
+        let (orders, orders_out) = mpsc::channel(1);
         let (_, metrics) = support::metrics(&config);
         let memory = InMemoryConnector::new(&handle, &config);
         let spec = PlcSpec { plc: 0, plan: plan(&config), config, metrics };

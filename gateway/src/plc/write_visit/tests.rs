@@ -113,6 +113,76 @@ fn an_expired_order_is_not_written() {
 }
 
 #[test]
+fn what_is_written_in_part_has_no_time_limit_and_is_read_back() {
+    let now = Instant::now();
+    let order = WriteOrder {
+        not_after: Some(now),
+        ..order(&[words(20, &[1]), words(30, &[2]), words(40, &[3])])
+    };
+    let plc = support::plc("M241", &[("%MW0", 1000)]);
+    let mut visit = WriteVisit::new(order, &plc, ReadFirst::AsNeeded);
+    assert!(matches!(visit.next_step(now), VisitStep::Write(_)));
+    assert_eq!(visit.write_limit(), Some(now));
+    visit.on_write(WriteAnswer::Acknowledged);
+    assert_eq!(visit.write_limit(), None);
+    let later = now + std::time::Duration::from_secs(60);
+    assert!(matches!(visit.next_step(later), VisitStep::Write(_)));
+    visit.on_abandoned(NotSentReason::Stopping);
+    assert!(visit.is_read_back_due());
+    for (first, held) in [(20, 1), (30, 7)] {
+        let VisitStep::Read(request) = visit.next_step(later) else { panic!("{visit:?}") };
+        assert_eq!((request.first, request.count), (first, 1));
+        visit.on_read(Ok(Registers::Words(vec![held])));
+    }
+    // The unit does not answer any more.
+    visit.on_abandoned(NotSentReason::Expired);
+    assert!(matches!(visit.next_step(later), VisitStep::Finish));
+    let report = visit.into_report(UnixTime::default());
+    assert_eq!(report.outcome, WriteOutcome::Partial(NotSentReason::Stopping));
+    let image = |state, read: Option<u16>| ImageReport {
+        state,
+        read: read.map(|word| Registers::Words(vec![word])),
+    };
+    let expected = [
+        image(ImageState::Written, Some(1)),
+        image(ImageState::NotSent, Some(7)),
+        image(ImageState::NotSent, None),
+    ];
+    assert_eq!(report.images, expected);
+}
+
+#[test]
+fn a_read_that_may_cost_the_session_is_left_out_only_if_nothing_depends_on_it() {
+    let now = Instant::now();
+    let plc = support::plc("M241", &[("%MW0", 1000)]);
+    let mut visit = WriteVisit::new(order(&[words(20, &[1])]), &plc, ReadFirst::Always);
+    assert!(matches!(visit.next_step(now), VisitStep::Read(_)));
+    assert!(visit.skip_test_read());
+    assert!(matches!(visit.next_step(now), VisitStep::Write(_)));
+    assert!(!visit.skip_test_read());
+    visit.on_write(WriteAnswer::Acknowledged);
+    assert!(matches!(visit.next_step(now), VisitStep::Read(_)));
+    assert!(!visit.skip_test_read());
+    visit.on_read_lost();
+    assert!(matches!(visit.next_step(now), VisitStep::Finish));
+    let report = visit.into_report(UnixTime::default());
+    assert_eq!((report.outcome, &report.images[0].read), (WriteOutcome::Done, &None));
+}
+
+#[test]
+fn a_comparison_that_may_cost_the_session_ends_the_order() {
+    let now = Instant::now();
+    let plc = support::plc("M241", &[("%MW0", 1000)]);
+    let order = WriteOrder { expect: vec![words(30, &[7])], ..order(&[words(20, &[1])]) };
+    let mut visit = WriteVisit::new(order, &plc, ReadFirst::Always);
+    assert!(!visit.skip_test_read(), "it is compared");
+    visit.on_read_lost();
+    assert!(matches!(visit.next_step(now), VisitStep::Finish));
+    let outcome = visit.into_report(UnixTime::default()).outcome;
+    assert_eq!(outcome, WriteOutcome::NotSent(NotSentReason::LosesConnection));
+}
+
+#[test]
 fn the_first_request_that_is_not_acknowledged_ends_the_writes() {
     let images = [words(20, &[1]), words(30, &[2]), words(40, &[3])];
     for (answer, outcome, state) in [

@@ -147,3 +147,32 @@ fn the_clock_of_a_record_is_known_in_the_same_boot_only() {
         assert_eq!(clocks, [expected], "{written} {read}");
     }
 }
+
+#[test]
+fn the_messages_of_earlier_runs_are_in_the_queue_until_each_is_settled() {
+    let disk = SimulatedDisk::new(1);
+    let mut queue = open(&disk, "old");
+    assert!(!queue.holds_before(queue.next_entry_id()));
+    for at in 0..3 {
+        queue.push(A, record(at, 1), now());
+    }
+    queue.close(now());
+    let mut queue = open(&disk, "new");
+    let start = queue.next_entry_id();
+    assert!(queue.holds_before(start), "on disk only");
+    let own = queue.push(A, record(3, 1), now()).unwrap();
+    assert_eq!(own, start);
+    let mut earlier = BTreeSet::new();
+    while earlier.len() < 3 {
+        while let Some(queued) = queue.next(now()) {
+            earlier.extend(Some(queued.id).filter(|id| *id != own));
+        }
+        run_jobs(&mut queue, now());
+    }
+    for id in earlier {
+        assert!(queue.holds_before(start), "in flight");
+        queue.acknowledge(id, now());
+    }
+    assert!(queue.holds(own) && !queue.holds_before(start));
+    assert!(queue.holds_before(queue.next_entry_id()));
+}

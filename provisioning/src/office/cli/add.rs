@@ -9,7 +9,7 @@ use clap::Args;
 use tunnel::{Endpoint, PublicKey};
 
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, print_line};
-use crate::office::fleet::{BrokerAuthentication, FLEET_TOML, Fleet, SITES_DIR};
+use crate::office::fleet::{BrokerAuthentication, FLEET_TOML, Fleet, SITES_DIR, check_id};
 use crate::office::output_file::{FileAccess, create_new, replace_if_changed};
 use crate::office::secrets::Secrets;
 
@@ -52,6 +52,7 @@ pub(super) struct AddOptions {
 }
 
 pub(super) fn add(options: &AddOptions) -> anyhow::Result<u8> {
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     match &options.endpoint {
         Some(endpoint) => add_hub(options, endpoint, &fleet),
@@ -61,6 +62,9 @@ pub(super) fn add(options: &AddOptions) -> anyhow::Result<u8> {
 
 fn add_site(options: &AddOptions, fleet: &Fleet) -> anyhow::Result<u8> {
     let id = &options.name;
+    if let Err((message, help)) = check_id(id) {
+        bail!("{message}: {help}");
+    }
     if let Some(template) = &options.template
         && !fleet.template_names().any(|name| name == template)
     {

@@ -11,11 +11,10 @@ use jiff::Timestamp;
 
 use super::key_options::{AuthorityKeyOption, SigningKeyOptions};
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, count_of, print_line};
-use crate::office::build::{Build, BuildError, BuiltSite, Sealing};
+use crate::office::build::{BUNDLES_DIR, Build, BuildError, BuiltSite};
 use crate::office::certificates::Certificates;
 use crate::office::fleet::{Fleet, Site};
 use crate::office::fleet_signing::SigningLists;
-use crate::office::signing::Signer;
 
 /// `build`.
 #[derive(Args, Debug)]
@@ -63,6 +62,7 @@ pub(super) struct BuildRequest<'a> {
 }
 
 pub(super) fn build(options: &BuildOptions) -> anyhow::Result<u8> {
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let sites = selected(&fleet, &options.sites)?;
     let again =
@@ -88,14 +88,16 @@ pub(super) fn build_sites(
     let dir = request.fleet.dir.strip_prefix(".").unwrap_or(&request.fleet.dir);
     let key = request.authority.authority_key.as_deref();
     let certificates = Certificates::open(dir, key, Timestamp::now())?;
-    let signed: Option<(SigningLists, Signer)> =
-        request.key.map(|key| key.open(dir)).transpose()?;
-    let sealing = match &signed {
-        Some((lists, signer)) => Sealing::Signed(lists, signer),
-        None => Sealing::Unsigned,
+    let (lists, signer) = match request.key {
+        Some(key) => {
+            let (lists, signer) = key.open(dir)?;
+            (lists, Some(signer))
+        }
+        None => (SigningLists::load(dir)?, None),
     };
-    let out = request.out.map_or_else(|| dir.join("out/bundles"), Path::to_owned);
-    let build = Build { dir, fleet, certificates: &certificates, sealing, out: &out, again };
+    let out = request.out.map_or_else(|| dir.join(BUNDLES_DIR), Path::to_owned);
+    let (certificates, lists, signer) = (&certificates, &lists, signer.as_ref());
+    let build = Build { dir, fleet, certificates, lists, signer, out: &out, again };
     let mut progress = Progress::new(sites.len());
     let mut report = Report::default();
     let done = build.run(sites, |sites, built| {

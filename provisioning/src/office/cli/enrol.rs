@@ -9,11 +9,11 @@ use clap::Args;
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, print_line};
 use crate::enrolment::{Enrolment, MAX_ENROLMENT_BYTES};
 use crate::office::boxes::Boxes;
-use crate::office::build::{SEALED_DIR, bundle_name};
+use crate::office::build::{SEALED_DIR, remove_bundles};
 use crate::office::certificates::AUTHORITY_DIR;
 use crate::office::enrol::{EnrolError, KnownBoxes, is_same_box};
 use crate::office::fleet::{Fleet, SITES_DIR, Site};
-use crate::office::output_file::{FileAccess, replace_if_changed};
+use crate::office::output_file::{FileAccess, remove_if_there, replace_if_changed};
 use crate::office::secrets::{SITE_KEY, Secrets};
 use crate::office::site_edit::{SiteValue, set};
 use crate::regular_file;
@@ -77,6 +77,7 @@ pub(super) struct RevokeOptions {
 
 pub(super) fn enrol(options: &EnrolOptions) -> anyhow::Result<u8> {
     let dir = &options.fleet.dir;
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let site = active_site(&fleet, &options.site)?;
     let boxes = Boxes::of_fleet(dir);
@@ -86,25 +87,31 @@ pub(super) fn enrol(options: &EnrolOptions) -> anyhow::Result<u8> {
     {
         return Err(EnrolError::OtherBox { site: site.id.clone() }.into());
     }
-    // A key that was made here served the first contact: it lay on a stick.
+    // Each step can be repeated. The file of the site tells whether its box was taken in, and a key
+    // that was made here goes last.
     let secrets = Secrets::of_fleet(dir);
     let first_key = site.public_key.filter(|key| *key != enrolment.tunnel_public_key);
+    let has_secret = secrets.site_file(&site.id, SITE_KEY).exists();
+    let mut values = vec![public_key_of(&enrolment)];
     if let Some(key) = first_key {
-        boxes.refuse(&site.id, &[key.to_string()])?;
+        boxes.refuse(&site.id, &[key.to_string()], Some(&enrolment))?;
+        if has_secret {
+            // The key served the first contact: it lay on a stick, and the password too.
+            values.push(next_login(&secrets, site)?);
+        }
     }
-    take_in(dir, &boxes, site, &enrolment)?;
-    let had_first_key = secrets.remove_site_file(&site.id, SITE_KEY)?;
-    if had_first_key {
-        remove(&secrets.file("bundles").join(bundle_name(&site.id)))?;
-        // The password lay on that stick too.
-        secrets.rotate_site_password(&site.id)?;
-        edit(dir, &site.id, "login", &SiteValue::Number(site.login + 1))?;
+    boxes.store(&site.id, &enrolment)?;
+    edit(dir, &site.id, &values)?;
+    if has_secret {
+        remove_bundles(dir, &site.id)?;
+        secrets.remove_site_file(&site.id, SITE_KEY)?;
     }
     told(site, &enrolment)
 }
 
 pub(super) fn replace(options: &ReplaceOptions) -> anyhow::Result<u8> {
     let dir = &options.fleet.dir;
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let site = active_site(&fleet, &options.site)?;
     let boxes = Boxes::of_fleet(dir);
@@ -112,36 +119,34 @@ pub(super) fn replace(options: &ReplaceOptions) -> anyhow::Result<u8> {
     if site.public_key == Some(enrolment.tunnel_public_key) {
         bail!("this is the box that {} has already", site.id);
     }
+    // Each step can be repeated until the last one, which makes the site the one of the new box.
     let old: Vec<_> = site.public_key.iter().map(ToString::to_string).collect();
-    boxes.refuse(&site.id, &old)?;
+    boxes.refuse(&site.id, &old, Some(&enrolment))?;
     let secrets = Secrets::of_fleet(dir);
+    edit(dir, &site.id, &[next_login(&secrets, site)?])?;
+    // The old box knew them.
+    secrets.forget_old_passwords(&site.id, site.login.saturating_add(1))?;
+    remove_bundles(dir, &site.id)?;
     secrets.remove_site_file(&site.id, SITE_KEY)?;
-    secrets.forget_previous_password(&site.id)?;
-    secrets.rotate_site_password(&site.id)?;
-    // The old box knew it.
-    secrets.forget_previous_password(&site.id)?;
-    edit(dir, &site.id, "login", &SiteValue::Number(site.login + 1))?;
-    take_in(dir, &boxes, site, &enrolment)?;
+    boxes.store(&site.id, &enrolment)?;
+    edit(dir, &site.id, &[public_key_of(&enrolment)])?;
     told(site, &enrolment)
 }
 
 pub(super) fn revoke(options: &RevokeOptions) -> anyhow::Result<u8> {
     let dir = &options.fleet.dir;
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let site = existing_site(&fleet, &options.site)?;
     // First: with it, everything that is rendered leaves the site out.
-    edit(dir, &site.id, "revoked", &SiteValue::Boolean(true))?;
+    edit(dir, &site.id, &[("revoked", SiteValue::Boolean(true))])?;
     let keys: Vec<_> = site.public_key.iter().map(ToString::to_string).collect();
-    Boxes::of_fleet(dir).refuse(&site.id, &keys)?;
+    Boxes::of_fleet(dir).refuse(&site.id, &keys, None)?;
     let secrets = Secrets::of_fleet(dir);
-    for path in [
-        dir.join(SEALED_DIR).join(format!("{}.age", site.id)),
-        dir.join(AUTHORITY_DIR).join("sites").join(format!("{}.pem", site.id)),
-        dir.join("out/bundles").join(bundle_name(&site.id)),
-        secrets.file("bundles").join(bundle_name(&site.id)),
-    ] {
-        remove(&path)?;
-    }
+    remove_if_there(&dir.join(SEALED_DIR).join(format!("{}.age", site.id)))?;
+    let certificate = dir.join(AUTHORITY_DIR).join("sites").join(format!("{}.pem", site.id));
+    remove_if_there(&certificate)?;
+    remove_bundles(dir, &site.id)?;
     match fs::remove_dir_all(secrets.site_file(&site.id, "")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).context("cannot remove the secrets of the site");
@@ -174,6 +179,10 @@ fn checked(fleet: &Fleet, boxes: &Boxes, site: &Site, file: &Path) -> anyhow::Re
     let known: KnownBoxes = boxes.known(fleet.sites().iter().map(|site| site.id.as_str()))?;
     let enrolment = known.check(&site.id, &text).with_context(shown)?;
     let key = enrolment.tunnel_public_key;
+    if let Some((_, holder)) = fleet.settings().keys().find(|(known, _)| *known == key) {
+        let holder = holder.to_string();
+        return Err(EnrolError::KeyOfPeer { holder }).with_context(shown);
+    }
     let holder = fleet.sites().iter().find(|other| other.public_key == Some(key));
     if let Some(other) = holder.filter(|other| other.id != site.id) {
         let (part, site) = ("tunnel_public_key", other.id.clone());
@@ -182,11 +191,17 @@ fn checked(fleet: &Fleet, boxes: &Boxes, site: &Site, file: &Path) -> anyhow::Re
     Ok(enrolment)
 }
 
-/// Stores an enrolment, and writes the public key into the file of the site.
-fn take_in(dir: &Path, boxes: &Boxes, site: &Site, enrolment: &Enrolment) -> anyhow::Result<()> {
-    boxes.store(&site.id, enrolment)?;
-    let key = SiteValue::Text(enrolment.tunnel_public_key.to_string());
-    edit(dir, &site.id, "public_key", &key)
+/// Returns the line with the key of a box for the file of its site.
+fn public_key_of(enrolment: &Enrolment) -> (&'static str, SiteValue) {
+    ("public_key", SiteValue::Text(enrolment.tunnel_public_key.to_string()))
+}
+
+/// Makes the next password of a site, and returns the line that puts it to use. A password before
+/// the present one ends: a box that did not take the present one in time gets the next one.
+fn next_login(secrets: &Secrets, site: &Site) -> anyhow::Result<(&'static str, SiteValue)> {
+    secrets.forget_old_passwords(&site.id, site.login)?;
+    secrets.make_next_password(&site.id, site.login)?;
+    Ok(("login", SiteValue::Number(site.login.saturating_add(1))))
 }
 
 fn told(site: &Site, enrolment: &Enrolment) -> anyhow::Result<u8> {
@@ -197,22 +212,15 @@ fn told(site: &Site, enrolment: &Enrolment) -> anyhow::Result<u8> {
     Ok(EXIT_OK)
 }
 
-/// Sets a key of `[site]` in the file of a site.
-pub(super) fn edit(dir: &Path, site: &str, key: &str, value: &SiteValue) -> anyhow::Result<()> {
+/// Sets keys of `[site]` in the file of a site, all at once.
+pub(super) fn edit(dir: &Path, site: &str, values: &[(&str, SiteValue)]) -> anyhow::Result<()> {
     let path = dir.join(SITES_DIR).join(format!("{site}.toml"));
-    let text =
+    let mut text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let edited = set(&text, key, value);
-    let edited = edited.with_context(|| format!("{} has no section [site]", path.display()))?;
-    replace_if_changed(&path, edited.as_bytes(), FileAccess::Public)?;
-    Ok(())
-}
-
-fn remove(path: &Path) -> anyhow::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
+    for (key, value) in values {
+        let edited = set(&text, key, value);
+        text = edited.with_context(|| format!("{} has no section [site]", path.display()))?;
     }
+    replace_if_changed(&path, text.as_bytes(), FileAccess::Public)?;
+    Ok(())
 }

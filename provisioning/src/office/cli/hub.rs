@@ -24,6 +24,7 @@ Examples:
 Writes DIR/NAME/etc for each hub: WireGuard, nftables, the broker, chrony and Prometheus. A file that
 does not change is not touched. At the hub, then:
   chown mosquitto: /etc/mosquitto/edge.*
+  chown mosquitto: /etc/mosquitto/certs/broker.key    with certificates
   wg syncconf edge <(wg-quick strip edge)    no session is lost
   nft -f /etc/nftables.d/edge.nft
   systemctl reload mosquitto prometheus")]
@@ -38,6 +39,7 @@ pub(super) struct HubOptions {
 }
 
 pub(super) fn hub(options: &HubOptions) -> anyhow::Result<u8> {
+    let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let secrets = Secrets::of_fleet(&options.fleet.dir);
     let out = options.out.clone().unwrap_or_else(|| options.fleet.path("out/hubs"));

@@ -15,6 +15,7 @@ use super::key_options::read_password;
 use super::{EXIT_OK, print_line};
 use crate::office::certificates::Certificates;
 use crate::office::fleet::{FLEET_TOML, SITES_DIR, TEMPLATES_DIR};
+use crate::office::fleet_lock::FleetLock;
 use crate::office::fleet_signing::SigningLists;
 use crate::office::output_file::{FileAccess, create_new, replace_if_changed};
 use crate::office::secrets::Secrets;
@@ -63,6 +64,7 @@ pub(super) fn init(options: &InitOptions) -> anyhow::Result<u8> {
     let secrets = Secrets::of_fleet(&options.dir);
     // Before there is a secret.
     ignore_secrets(&options.dir.join(".gitignore"))?;
+    let _lock = FleetLock::take(&options.dir)?;
     let key = secrets.ensure_hub_key(&options.hub)?;
     let password = options.password_file.as_deref().map(read_password).transpose()?;
     SigningLists::ensure(&options.dir, password.as_ref().map(|password| password.as_str()))?;

@@ -34,6 +34,7 @@ impl SigningKeyOptions {
     /// Returns the lists of a fleet and the key, which is opened once.
     pub(super) fn open(&self, fleet: &Path) -> anyhow::Result<(SigningLists, Signer)> {
         let lists = SigningLists::load(fleet)?;
+        lists.finish_rotation(fleet)?;
         let signer = self.signer(fleet)?;
         let signer = lists.accept(signer)?;
         Ok((lists, signer))

@@ -15,6 +15,7 @@ use super::key_options::{AuthorityKeyOption, SigningKeyOptions};
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, count_of, print_line};
 use crate::config::{ArgumentError, parse_duration};
 use crate::office::broker::{BrokerEvent, Brokers};
+use crate::office::build::BUNDLES_DIR;
 use crate::office::fleet::{Fleet, Site, in_parallel};
 use crate::office::fleet_signing::SigningLists;
 use crate::office::rollout::{
@@ -91,11 +92,12 @@ fn timeout(text: &str) -> Result<Duration, ArgumentError> {
 
 pub(super) fn rollout(options: &RolloutOptions) -> anyhow::Result<u8> {
     let Some(mut fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
+    // A name that is not there is told before anything is connected.
     selected(&fleet, &options.sites)?;
     let dir = options.fleet.path("");
     let (brokers, reports) = options.brokers.connect(&fleet, &dir, MissingBroker::Refused)?;
     if options.again {
-        let Some(renewed) = renew(options, fleet, &reports)? else { return Ok(EXIT_NEGATIVE) };
+        let Some(renewed) = renew(options, &reports)? else { return Ok(EXIT_NEGATIVE) };
         fleet = renewed;
     }
     let sites = selected(&fleet, &options.sites)?;
@@ -107,11 +109,9 @@ pub(super) fn rollout(options: &RolloutOptions) -> anyhow::Result<u8> {
 
 /// Builds bundles with new numbers for the sites that went back. Returns the fleet as it is then;
 /// `None` after printing problems.
-fn renew(
-    options: &RolloutOptions,
-    fleet: Fleet,
-    reports: &SiteReports,
-) -> anyhow::Result<Option<Fleet>> {
+fn renew(options: &RolloutOptions, reports: &SiteReports) -> anyhow::Result<Option<Fleet>> {
+    let _lock = options.fleet.lock()?;
+    let Some(fleet) = options.fleet.load()? else { return Ok(None) };
     let now = Timestamp::now();
     let is_back = |site: &&Site| {
         !site.is_revoked
@@ -141,16 +141,68 @@ fn renew(
     options.fleet.load()
 }
 
+/// The sites of a roll-out, each with its offer; none for a site that runs its bundle already.
+type OfferedTargets = (Vec<RolloutTarget>, Vec<Option<BundleOffer>>);
+
+/// Makes the offers of all sites that have a bundle. Returns `None` after printing why some cannot
+/// be made.
+fn make_offers(
+    options: &RolloutOptions,
+    sites: &[&Site],
+    reports: &SiteReports,
+) -> anyhow::Result<Option<OfferedTargets>> {
+    let dir = options.fleet.path("");
+    let bundles = options.bundles.clone().unwrap_or_else(|| options.fleet.path(BUNDLES_DIR));
+    let lists = SigningLists::load(&options.fleet.dir)?;
+    let (keys, now) = (lists.first()?, Timestamp::now());
+    let make = |site: &&Site| -> Result<_, OfferError> {
+        let verdict = reports.verdict(&site.id, site.counter, now);
+        if verdict.state == SiteState::Current && !site.is_revoked {
+            return Ok((verdict, None));
+        }
+        let offer = BundleOffer::of_site(site, &dir, &bundles, keys)?;
+        Ok((verdict, Some(offer)))
+    };
+    let made = in_parallel(sites, |_, part| part.iter().map(make).collect());
+    let (mut targets, mut offers, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for (site, made) in sites.iter().zip(made) {
+        match made {
+            Ok((verdict, offer)) => {
+                targets.push(RolloutTarget::new(site.id.clone(), site.counter, verdict));
+                offers.push(offer);
+            }
+            // A line for each box that was never enrolled would hide the others.
+            Err(OfferError::Revoked { .. } | OfferError::NotBuilt { .. })
+                if options.sites.is_empty() => {}
+            Err(error) if error.is_skipped() => print_line(format_args!("skipped: {error}"))?,
+            Err(error) => problems.push(error),
+        }
+    }
+    for error in problems.iter().take(MAX_SHOWN) {
+        writeln!(io::stderr(), "{error}")?;
+    }
+    if !problems.is_empty() {
+        let count = count_of(problems.len(), "bundle");
+        writeln!(io::stderr(), "{count} cannot be offered: nothing was offered")?;
+        return Ok(None);
+    }
+    if targets.is_empty() {
+        bail!("there is no bundle to offer");
+    }
+    Ok(Some((targets, offers)))
+}
+
 /// A roll-out with its connections.
 struct RolloutRun {
     brokers: Brokers,
     reports: SiteReports,
     plan: RolloutPlan,
-    /// In the order of the plan; none for a site that runs its bundle already.
+    /// In the order of the plan.
     offers: Vec<Option<BundleOffer>>,
     /// Position of each site in the plan.
     positions: BTreeMap<String, usize>,
     judged: Instant,
+    has_offered: bool,
 }
 
 impl RolloutRun {
@@ -161,54 +213,16 @@ impl RolloutRun {
         brokers: Brokers,
         reports: SiteReports,
     ) -> anyhow::Result<Option<Self>> {
-        let dir = options.fleet.path("");
-        let bundles = options.bundles.clone();
-        let bundles = bundles.unwrap_or_else(|| options.fleet.path("out/bundles"));
-        let lists = SigningLists::load(&options.fleet.dir)?;
-        let (keys, now) = (lists.first()?, Timestamp::now());
-        let made = in_parallel(sites, |_, part| {
-            let make = |site: &&Site| {
-                let verdict = reports.verdict(&site.id, site.counter, now);
-                let is_current = verdict.state == SiteState::Current && !site.is_revoked;
-                let offer = (!is_current)
-                    .then(|| BundleOffer::of_site(site, &dir, &bundles, keys))
-                    .transpose();
-                offer.map(|offer| (verdict, offer))
-            };
-            part.iter().map(make).collect()
-        });
-        let (mut targets, mut offers, mut problems) = (Vec::new(), Vec::new(), Vec::new());
-        for (site, made) in sites.iter().zip(made) {
-            match made {
-                Ok((verdict, offer)) => {
-                    targets.push(RolloutTarget::new(site.id.clone(), site.counter, verdict));
-                    offers.push(offer);
-                }
-                // Without a word for each box that was never enrolled, unless it was named.
-                Err(OfferError::Revoked { .. } | OfferError::NotBuilt { .. })
-                    if options.sites.is_empty() => {}
-                Err(error) if error.is_skipped() => print_line(format_args!("skipped: {error}"))?,
-                Err(error) => problems.push(error),
-            }
-        }
-        for error in problems.iter().take(MAX_SHOWN) {
-            writeln!(io::stderr(), "{:#}", anyhow::Error::msg(error.to_string()))?;
-        }
-        if !problems.is_empty() {
-            let count = count_of(problems.len(), "bundle");
-            writeln!(io::stderr(), "{count} cannot be offered: nothing was offered")?;
+        let Some((targets, offers)) = make_offers(options, sites, &reports)? else {
             return Ok(None);
-        }
-        if targets.is_empty() {
-            bail!("there is no bundle to offer");
-        }
+        };
         let positions = targets.iter().enumerate();
         let positions = positions.map(|(at, target)| (target.site.clone(), at)).collect();
         let size = |sites: u32| usize::try_from(sites).unwrap_or(usize::MAX);
         let sizes = WaveSizes { canary: size(options.canary), wave: options.wave.map(size) };
         let plan = RolloutPlan::new(targets, sizes, options.timeout);
-        let judged = Instant::now();
-        Ok(Some(Self { brokers, reports, plan, offers, positions, judged }))
+        let (judged, has_offered) = (Instant::now(), false);
+        Ok(Some(Self { brokers, reports, plan, offers, positions, judged, has_offered }))
     }
 
     /// Prints what a roll-out would do.
@@ -291,6 +305,7 @@ impl RolloutRun {
         let Some((target, offer)) = target.zip(offer) else { return Ok(()) };
         let payload = serde_json::to_vec(offer).context("an offer as JSON")?;
         self.brokers.retain(&offer_topic(&target.site), &payload)?;
+        self.has_offered = true;
         let state = target.verdict.state;
         let state = if state.is_reachable() { String::new() } else { format!("{state}, ") };
         print_line(format_args!("{}: {state}bundle {} {how}", target.site, target.counter))
@@ -360,6 +375,9 @@ impl RolloutRun {
                     target.counter,
                     shown(target)
                 ))?;
+                if !self.has_offered {
+                    print_line("nothing was offered: another site would do the same")?;
+                }
                 if failure == RolloutFailure::Reverted {
                     print_line(
                         "if the hub was away during the trial: `rollout --again`; otherwise change \

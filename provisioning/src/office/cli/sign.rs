@@ -72,6 +72,7 @@ pub(super) fn sign(options: &SignOptions) -> anyhow::Result<u8> {
     if options.signature.is_some() && options.files.len() != 1 {
         bail!("--signature is that of one FILE");
     }
+    let _lock = options.fleet.lock()?;
     let (lists, signer) = match options.signature {
         Some(_) => (SigningLists::load(fleet)?, None),
         None => {

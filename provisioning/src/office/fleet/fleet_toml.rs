@@ -56,6 +56,17 @@ pub(crate) struct HubPlaces {
     pub(crate) public_key: FilePlace,
 }
 
+/// What has a key of its own in the tunnel, with its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KeyHolder<'a> {
+    /// A hub.
+    Hub(&'a str),
+    /// A computer of the office.
+    Office(&'a str),
+    /// A site.
+    Site(&'a str),
+}
+
 /// `[[office]]`.
 #[derive(Clone, Debug)]
 pub struct OfficeComputer {
@@ -108,6 +119,25 @@ const AUTHENTICATION: [(&str, BrokerAuthentication); 2] = [
 const DEFAULT_SSH_PORT: u16 = 22;
 /// Maximum number of hubs: a site uses two of them, and each holds up to 20,000 sites.
 const MAX_HUBS: usize = 100;
+
+impl FleetSettings {
+    /// Returns the keys of hubs and computers of the office.
+    pub fn keys(&self) -> impl Iterator<Item = (PublicKey, KeyHolder<'_>)> {
+        let hubs = self.hubs.iter().map(|hub| (hub.public_key, KeyHolder::Hub(&hub.name)));
+        let office = self.office.iter();
+        hubs.chain(office.map(|own| (own.public_key, KeyHolder::Office(&own.name))))
+    }
+}
+
+impl std::fmt::Display for KeyHolder<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Hub(name) => write!(f, "the hub {name}"),
+            Self::Office(name) => write!(f, "the computer {name} of the office"),
+            Self::Site(name) => write!(f, "the site {name}"),
+        }
+    }
+}
 
 /// Reads the file; `None` after a problem.
 pub(crate) fn read_fleet(
@@ -246,11 +276,21 @@ fn read_broker(
     let mut reader = SectionReader::new(table.unwrap_or(&none), "[broker]", problems);
     let software = reader.optional("software", |value| keyword(value, &SOFTWARE));
     let authentication = reader.optional("authentication", |value| keyword(value, &AUTHENTICATION));
-    reader.finish();
-    BrokerSettings {
-        software: software.map_or(BrokerSoftware::Mosquitto, |found| found.value),
-        authentication: authentication.map_or(BrokerAuthentication::Password, |found| found.value),
+    let settings = BrokerSettings {
+        software: software.as_ref().map_or(BrokerSoftware::Mosquitto, |found| found.value),
+        authentication: authentication
+            .as_ref()
+            .map_or(BrokerAuthentication::Password, |found| found.value),
+    };
+    if let Some(Located { value: BrokerAuthentication::Certificate, place }) = &authentication
+        && settings.software != BrokerSoftware::Mosquitto
+    {
+        let message = "the files for NATS and EMQX ask for passwords only".to_owned();
+        let help = "write authentication = \"password\", or software = \"mosquitto\"";
+        reader.reject(place, message, help.to_owned());
     }
+    reader.finish();
+    settings
 }
 
 fn check_addresses(

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 
 use tunnel::PublicKey;
 
-use super::fleet_toml::{ip_address, package_version, public_key};
-use super::keys::{SectionReader, text};
+use super::fleet_toml::{ip_address, is_label, package_version, public_key};
+use super::keys::{Rejection, SectionReader, text};
 use super::network::{SiteNetwork, read_network};
 use super::problems::FleetProblem;
 use super::tree::{FilePlace, FleetFile, SettingTable};
@@ -55,6 +55,25 @@ impl Site {
     pub fn user_name(&self, login: u64) -> String {
         if login == 1 { self.id.clone() } else { format!("{}.{login}", self.id) }
     }
+}
+
+/// User of the programs at the office and at the hub, who may do everything at the broker. A site
+/// of this name would be that user, by its password or by the name in its certificate.
+pub(crate) const OFFICE_USER: &str = "office";
+
+/// Checks a name for a site: a label of a host name that is no other user of the broker.
+pub(crate) fn check_id(id: &str) -> Result<(), Rejection> {
+    let message = format!("\"{id}\" cannot be the id of a site");
+    if !is_label(id) {
+        let help = "rename the file: a-z, 0-9 and -, at most 63, such as sites/amsterdam-01.toml";
+        return Err((message, help.to_owned()));
+    }
+    if id == OFFICE_USER {
+        let help = "the user `office` of the broker may do everything: choose another name, \
+                    such as amsterdam-01";
+        return Err((message, help.to_owned()));
+    }
+    Ok(())
 }
 
 /// Sections of a site's file that are not part of its gateway.toml.

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use zeroize::Zeroizing;
 
 use super::{HubError, HubView, emqx, mosquitto, nats};
-use crate::office::fleet::{BrokerAuthentication, BrokerSoftware, Fleet, Site, in_parallel};
+use crate::office::fleet::{
+    BrokerAuthentication, BrokerSoftware, Fleet, OFFICE_USER, Site, in_parallel,
+};
 use crate::office::secrets::Secrets;
 
 /// A user of the broker.
@@ -32,9 +34,6 @@ pub(super) enum Rights {
     /// Everything: Node-RED, the database, `edge-provision`.
     Everything,
 }
-
-/// User of the programs at the office and at the hub.
-pub(super) const OFFICE_USER: &str = "office";
 
 /// Kinds of messages that a gateway publishes, below `edge/ID/`.
 const PUBLISHED: [&str; 4] = ["data/#", "status", "event", "reply/#"];
@@ -63,12 +62,12 @@ pub(super) fn of_fleet(fleet: &Fleet, secrets: &Secrets) -> Result<Vec<Account>,
             if broker.authentication == BrokerAuthentication::Certificate {
                 return Ok(vec![account(site.id.clone(), None)]);
             }
-            let password = secrets.site_password(&site.id)?;
+            let password = secrets.site_password(&site.id, site.login)?;
             let mut accounts = vec![account(site.user_name(site.login), Some(password))];
             // The one before the last, until the box uses the new one.
-            if let Some(previous) = secrets.previous_site_password(&site.id)? {
-                let name = site.user_name(site.login.saturating_sub(1).max(1));
-                accounts.push(account(name, Some(previous)));
+            let previous = secrets.previous_site_password(&site.id, site.login)?;
+            if let Some((login, password)) = previous {
+                accounts.push(account(site.user_name(login), Some(password)));
             }
             Ok(accounts)
         };

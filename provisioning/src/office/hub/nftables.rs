@@ -1,6 +1,6 @@
 //! The packet filter of a hub.
 
-use super::{BUNDLE_PORT, HubView, INTERFACE, METRICS_PORT};
+use super::{BUNDLE_PORT, HubView, INTERFACE, METRICS_PORT, cluster_ports};
 use crate::office::fleet::{BROKER_PORT, BROKER_TLS_PORT, BrokerAuthentication};
 
 /// Returns `/etc/nftables.d/edge.nft`. It replaces its own table as a whole and touches no other.
@@ -11,6 +11,7 @@ pub(super) fn ruleset(view: &HubView<'_>) -> String {
         BrokerAuthentication::Password => BROKER_PORT,
         BrokerAuthentication::Certificate => BROKER_TLS_PORT,
     };
+    let cluster = cluster_rule(view);
     let (hub, wireguard, ssh) = (view.hub.address, view.hub.endpoint.port, view.hub.ssh_port);
     format!(
         r#"# Made by edge-provision; changes here are lost.
@@ -23,7 +24,7 @@ table inet edge {{
 		# Linux also accepts packets for its other addresses here.
 		ip daddr != {hub} drop
 		ip saddr {office} accept
-		ip saddr != {network} drop
+{cluster}		ip saddr != {network} drop
 		icmp type echo-request limit rate 100/second accept
 		tcp dport {{ {BUNDLE_PORT}, {broker} }} accept
 		udp dport 123 accept
@@ -57,4 +58,17 @@ table inet edge {{
 }}
 "#
     )
+}
+
+/// Returns the line that lets the other hubs reach the node of a cluster of brokers here; empty
+/// without a cluster.
+fn cluster_rule(view: &HubView<'_>) -> String {
+    let peers: Vec<_> = view.cluster_peers().map(|hub| hub.address.to_string()).collect();
+    if peers.is_empty() {
+        return String::new();
+    }
+    let ports = cluster_ports(view.fleet.settings().broker.software);
+    let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
+    let (peers, ports) = (peers.join(", "), ports.join(", "));
+    format!("\t\tip saddr {{ {peers} }} tcp dport {{ {ports} }} accept\n")
 }

@@ -26,6 +26,15 @@ pub(super) fn interface(view: &HubView<'_>, key: &PrivateKey) -> String {
         view.hub.endpoint.port,
         key.expose().as_str(),
     );
+    for hub in view.cluster_peers() {
+        // A String accepts every text.
+        let _ = write!(
+            text,
+            "\n[Peer]\n# {}, for the cluster of brokers\nPublicKey = {}\nEndpoint = {}\n\
+             AllowedIPs = {}/32\n",
+            hub.name, hub.public_key, hub.endpoint, hub.address
+        );
+    }
     let sites = view.sites.iter().filter_map(|entry| {
         entry.site.public_key.map(|key| (entry.site.id.as_str(), entry.site.address, key))
     });

@@ -61,7 +61,7 @@ pub(super) enum LedgerOutcome {
 }
 
 impl LedgerFile {
-    /// Opens the file and returns its content, if a tag is writable. Blocks, so it is called at the
+    /// Opens the file and returns its content, if a PLC is written to. Blocks, so it is called at the
     /// start only.
     pub(super) fn open(config: &Config) -> (Self, Vec<u8>) {
         let dir = config.gateway.state_dir.join(COMMANDS_DIR);
@@ -72,7 +72,7 @@ impl LedgerFile {
             is_unsynced: false,
             is_failing: false,
         };
-        if !config.plcs.iter().any(Plc::is_writable) {
+        if !config.plcs.iter().any(Plc::has_writes) {
             return (file, Vec::new());
         }
         match open_file(&file.dir) {

@@ -91,6 +91,25 @@ async fn an_exception_is_a_refusal_and_is_not_repeated() {
     assert!(matches!(answer, Err(RequestError::Refused(1))), "{answer:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_write_on_a_connection_that_was_closed_or_has_unread_bytes_is_not_sent() {
+    for unread in [&[][..], &[0, 9, 0, 0, 0, 6, 255, 6, 0, 100, 0, 7]] {
+        let (mut session, mut plc) = session();
+        plc.write_all(unread).await.unwrap();
+        plc.shutdown().await.unwrap();
+        let answer = session.write(ADDRESS, &words(100, &[7])).await;
+        assert!(matches!(answer, Err(RequestError::NotSent(_))), "{answer:?}");
+        drop(session);
+        assert_eq!(plc.read(&mut [0; 1]).await.unwrap(), 0, "no byte was sent");
+    }
+    // After its first byte the PLC may have carried it out.
+    let (mut session, mut plc) = session();
+    let close = async move { plc.read_exact(&mut [0; 12]).await.unwrap() };
+    let request = words(100, &[7]);
+    let (answer, _) = tokio::join!(session.write(ADDRESS, &request), close);
+    assert!(matches!(answer, Err(RequestError::Disconnected(_))), "{answer:?}");
+}
+
 fn words(first: u16, words: &[u16]) -> WriteRequest {
     WriteRequest::Words { first, words: words.to_vec() }
 }

@@ -1,215 +1,17 @@
-//! A fleet from `init` to bundles that boxes load, with the program as an operator types it, and
-//! what happens to those who cheat.
-#![expect(
-    clippy::panic,
-    clippy::unwrap_in_result,
-    clippy::unwrap_used,
-    reason = "test code may stop on the spot"
-)]
+//! From `init` to bundles that boxes load.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::{Timestamp, ToSpan as _};
-use provisioning::bundle::{Acceptance, BundleError, BundleSource, SigningKeys, Verified, verify};
-use provisioning::enrolment::{BoxKeys, Enrolment};
+use provisioning::bundle::{Acceptance, BundleError, BundleSource, verify};
+use provisioning::enrolment::Enrolment;
 use provisioning::office::authority;
-use provisioning::office::build::{Build, BuildError, BuiltSite, Sealing};
-use provisioning::office::certificates::Certificates;
+use provisioning::office::build::BuiltSite;
 use provisioning::office::fleet::Fleet;
-use provisioning::office::fleet_signing::{SigningLists, read_key_file};
 
-const SITE: &str = "amsterdam-01";
-
-/// A directory that is removed with the test.
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new() -> Self {
-        let name = format!("edge-office-{}-{:08x}", std::process::id(), fastrand::u32(..));
-        let dir = std::env::temp_dir().join(name);
-        fs::create_dir(&dir).unwrap();
-        Self(dir)
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A box on site.
-struct TestBox {
-    dir: TempDir,
-    keys: BoxKeys,
-}
-
-impl TestBox {
-    fn new() -> Self {
-        let dir = TempDir::new();
-        let keys = BoxKeys::open_or_create(&dir.0.join("keys")).unwrap();
-        Self { dir, keys }
-    }
-
-    /// Returns the path of the enrolment file, as on its stick.
-    fn enrolment_file(&self) -> PathBuf {
-        let enrolment = self.keys.enrolment().unwrap();
-        let path = self.dir.0.join(enrolment.file_name());
-        fs::write(&path, enrolment.to_string()).unwrap();
-        path
-    }
-
-    /// Loads a bundle as a box does: verifies it, decrypts the secrets, adds its own keys, and lets
-    /// the gateway's code read the configuration. Returns the password.
-    fn load(&self, bytes: &[u8], keys: Option<&SigningKeys>) -> String {
-        let Verified { bundle, .. } = verify(bytes, &self.acceptance(keys)).unwrap();
-        let dir = self.dir.0.join("active");
-        let _ = fs::remove_dir_all(&dir);
-        let write = |name: &str, content: &[u8]| {
-            let path = dir.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, content).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        };
-        for (name, content) in bundle.files() {
-            write(name, content);
-        }
-        if let Some(sealed) = bundle.sealed_secrets() {
-            for (name, content) in self.keys.unseal(sealed).unwrap() {
-                write(&name, &content);
-            }
-        }
-        let own = |name: &str| fs::read(self.dir.0.join("keys").join(name)).unwrap();
-        if !bundle.has_clear_secrets() {
-            write("secrets/tunnel.key", &own("tunnel.key"));
-        }
-        write("secrets/mqtt.key", &own("certificate.key"));
-        let loaded = provisioning::config::load(&dir.join("gateway.toml"));
-        let loaded = loaded.unwrap_or_else(|rejected| panic!("{rejected}"));
-        assert_eq!(loaded.config.gateway.id, SITE);
-        fs::read_to_string(dir.join("secrets/mqtt.password")).unwrap_or_default().trim().to_owned()
-    }
-
-    fn acceptance<'a>(&self, keys: Option<&'a SigningKeys>) -> Acceptance<'a> {
-        Acceptance {
-            keys,
-            gateway: None,
-            tunnel_public_key: Some(self.keys.tunnel_public_key()),
-            last_counter: None,
-            source: BundleSource::ByHand,
-        }
-    }
-}
-
-/// A fleet with one site, and everything that its commands have printed.
-struct Office {
-    dir: TempDir,
-    printed: std::cell::RefCell<String>,
-}
-
-impl Office {
-    /// With one site that has no box yet.
-    fn new() -> Self {
-        let office = Self::empty();
-        office.done(&["add", SITE, "--location", "Amsterdam", "--template", "pump"]);
-        office
-    }
-
-    fn empty() -> Self {
-        let office = Self { dir: TempDir::new(), printed: String::new().into() };
-        office.done(&["init", ".", "--endpoint", "192.0.2.1:51820"]);
-        office
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.0.join(name)
-    }
-
-    fn bundle(&self) -> Vec<u8> {
-        fs::read(self.path("out/bundles/edge-bundle-amsterdam-01.tar")).unwrap()
-    }
-
-    fn run(&self, arguments: &[&str]) -> (bool, String) {
-        let output = Command::new(env!("CARGO_BIN_EXE_edge-provision"))
-            .args(arguments)
-            .current_dir(&self.dir.0)
-            .stdin(std::process::Stdio::null())
-            .output()
-            .unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8(text).unwrap();
-        self.printed.borrow_mut().push_str(&text);
-        (output.status.success(), text)
-    }
-
-    fn done(&self, arguments: &[&str]) -> String {
-        let (is_done, text) = self.run(arguments);
-        assert!(is_done, "{arguments:?}: {text}");
-        text
-    }
-
-    /// Runs a command that must be refused and change nothing.
-    fn refused(&self, arguments: &[&str]) -> String {
-        let before = files(&self.dir.0);
-        let (is_done, text) = self.run(arguments);
-        assert!(!is_done, "{arguments:?}: {text}");
-        assert_eq!(files(&self.dir.0), before, "{arguments:?} changed a file");
-        text
-    }
-
-    fn enrol(&self, own: &TestBox) {
-        self.done(&["enrol", SITE, own.enrolment_file().to_str().unwrap()]);
-    }
-
-    fn secret(&self, name: &str) -> String {
-        fs::read_to_string(self.path("secrets").join(name)).unwrap().trim().to_owned()
-    }
-
-    fn keys(&self) -> SigningKeys {
-        fs::read_to_string(self.path("signing/keys-1.txt")).unwrap().parse().unwrap()
-    }
-
-    /// Builds at another time than now.
-    fn build_at(&self, now: Timestamp) -> Result<Vec<BuiltSite>, BuildError> {
-        let dir = &self.dir.0;
-        let fleet = Fleet::load(dir).unwrap();
-        let lists = SigningLists::load(dir).unwrap();
-        let signer = read_key_file(&self.path("secrets/signing.key")).unwrap().open(None).unwrap();
-        let certificates = Certificates::open(dir, None, now).unwrap();
-        let sealing = Sealing::Signed(&lists, &signer);
-        let (out, mut built) = (self.path("out/bundles"), Vec::new());
-        let (certificates, again) = (&certificates, &BTreeSet::new());
-        let build = Build { dir, fleet: &fleet, certificates, sealing, out: &out, again };
-        let sites: Vec<_> = fleet.sites().iter().collect();
-        build.run(&sites, |_, part| {
-            built.extend_from_slice(part);
-            Ok::<(), BuildError>(())
-        })?;
-        Ok(built)
-    }
-}
-
-/// Returns every file below a directory with its content.
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut todo = vec![dir.to_owned()];
-    while let Some(path) = todo.pop() {
-        if path.is_dir() {
-            todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        } else {
-            found.insert(path.strip_prefix(dir).unwrap().to_owned(), fs::read(&path).unwrap());
-        }
-    }
-    found
-}
-
-fn contains(bytes: &[u8], text: &str) -> bool {
-    bytes.windows(text.len()).any(|window| window == text.as_bytes())
-}
+use crate::office::{Office, SITE, TestBox, contains, files};
 
 #[test]
 fn a_bundle_passes_the_code_that_loads_it_and_is_the_same_each_time() {
@@ -222,7 +24,7 @@ fn a_bundle_passes_the_code_that_loads_it_and_is_the_same_each_time() {
     let first = office.bundle();
 
     let password = own.load(&first, None);
-    assert_eq!(password, office.secret("sites/amsterdam-01/mqtt.password"));
+    assert_eq!(password, office.secret("sites/amsterdam-01/mqtt.password.1"));
     assert_eq!(own.load(&first, Some(&office.keys())), password);
     // The same input gives the same bytes, also in a copy of the fleet without its output.
     let told = office.done(&["build", SITE]);
@@ -337,13 +139,15 @@ fn a_first_key_from_the_office_is_for_the_stick_and_the_first_contact_only() {
     assert_eq!(fs::metadata(&stick).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(!office.path("out/bundles/edge-bundle-amsterdam-01.tar").exists());
     let bytes = fs::read(&stick).unwrap();
-    let blank = Acceptance { tunnel_public_key: None, ..own.acceptance(None) };
+    // The box has made a key of its own at its first start.
+    let blank = own.acceptance(None);
     let verified = verify(&bytes, &blank).unwrap();
     assert!(verified.bundle.has_clear_secrets());
-    let first_key = verified.bundle.manifest().tunnel_public_key.unwrap();
-    let pulled = Acceptance { source: BundleSource::Pulled, ..blank };
+    let first_key = Fleet::load(&office.dir.0).unwrap().site(SITE).unwrap().public_key.unwrap();
+    let keys = office.keys();
+    let pulled = Acceptance { keys: Some(&keys), source: BundleSource::Pulled, ..blank };
     assert_eq!(verify(&bytes, &pulled).unwrap_err(), BundleError::ClearSecrets);
-    let old_password = office.secret("sites/amsterdam-01/mqtt.password");
+    let old_password = office.secret("sites/amsterdam-01/mqtt.password.1");
 
     office.enrol(&own);
     office.done(&["build"]);
@@ -359,6 +163,8 @@ fn a_first_key_from_the_office_is_for_the_stick_and_the_first_contact_only() {
 fn an_enrolment_that_cheats_is_refused_and_changes_nothing() {
     let (office, own, other) = (Office::new(), TestBox::new(), TestBox::new());
     office.done(&["add", "rotterdam-02", "--template", "pump"]);
+    let named = office.refused(&["add", "office", "--template", "pump"]);
+    assert!(named.contains("the user `office` of the broker may do everything"), "{named}");
     let file = own.enrolment_file();
     let text = fs::read_to_string(&file).unwrap();
     let enrol_text = |text: &str| {
@@ -379,6 +185,16 @@ fn an_enrolment_that_cheats_is_refused_and_changes_nothing() {
     assert!(enrol_text("nonsense").contains("this is not an enrolment file"));
     let (path, shown) = (file.to_str().unwrap(), "amsterdam-01");
     assert!(office.refused(&["enrol", "paris", path]).contains("there is no site paris"));
+
+    let fleet = fs::read_to_string(office.path("fleet.toml")).unwrap();
+    let key = mine.tunnel_public_key;
+    let computer = format!(
+        "{fleet}\n[[office]]\nname = \"anna\"\naddress = \"10.77.255.2\"\npublic_key = \"{key}\"\n"
+    );
+    fs::write(office.path("fleet.toml"), computer).unwrap();
+    let taken = office.refused(&["enrol", SITE, path]);
+    assert!(taken.contains("is the key of the computer anna of the office"), "{taken}");
+    fs::write(office.path("fleet.toml"), fleet).unwrap();
 
     office.enrol(&own);
     // The box of one site at another one, and another box at this site.
@@ -419,7 +235,7 @@ fn a_replaced_or_revoked_box_is_refused_for_ever() {
     let site = fs::read_to_string(office.path("sites/amsterdam-01.toml")).unwrap();
     assert!(site.contains(address), "{site}");
     let password = new.load(&office.bundle(), Some(&office.keys()));
-    assert_eq!(password, office.secret("sites/amsterdam-01/mqtt.password"));
+    assert_eq!(password, office.secret("sites/amsterdam-01/mqtt.password.2"));
     let back = office.refused(&["replace", SITE, old_file]);
     assert!(back.contains("refused for ever"), "{back}");
 
@@ -471,12 +287,18 @@ fn a_new_signing_key_is_trusted_by_boxes_that_missed_it() {
     fs::copy(office.path("secrets/signing.key"), office.path("secrets/stolen.key")).unwrap();
     // The first key is lost: the one that was kept elsewhere signs its successor.
     office.done(&["rotate", "--signing-key", "--key", "secrets/offline.key"]);
-    office.done(&["build"]);
+    office.done(&["build", "--unsigned"]);
+    let told = office.done(&["sign", "out/bundles/amsterdam-01.bundle.tar"]);
+    assert!(told.contains("bundle 2 of amsterdam-01"), "{told}");
 
     let bundle = office.bundle();
     assert_ne!(bundle, old_bundle, "it shows the new list");
-    let verified = verify(&bundle, &own.acceptance(Some(&first))).unwrap();
+    // The box has loaded the bundle before.
+    let after = Acceptance { last_counter: Some(1), ..own.acceptance(Some(&first)) };
+    let verified = verify(&bundle, &after).unwrap();
     assert_eq!(verified.keys.number(), 2);
+    let told = office.done(&["build"]);
+    assert!(told.contains("0 new bundles, 1 unchanged"), "{told}");
     let thief = office.refused(&["build", "--key", "secrets/stolen.key"]);
     assert!(thief.contains("no box takes what it signs"), "{thief}");
     let old = verify(&old_bundle, &own.acceptance(Some(&verified.keys))).unwrap_err();
@@ -567,7 +389,7 @@ fn every_site_of_a_large_fleet_is_built_and_reported() {
         );
         fs::write(office.path("sites").join(format!("{id}.toml")), text).unwrap();
         for (name, secret) in
-            [("tunnel.key", key.expose().as_str()), ("mqtt.password", "horse-battery")]
+            [("tunnel.key", key.expose().as_str()), ("mqtt.password.1", "horse-battery")]
         {
             let path = office.path("secrets/sites").join(&id).join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
