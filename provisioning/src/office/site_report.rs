@@ -187,17 +187,17 @@ fn absence(report: &SiteReport, now: Timestamp) -> Option<(SiteState, StateReaso
 /// Returns the state of a site with a fresh status.
 fn standing(report: &SiteReport, built: u64) -> (SiteState, Option<StateReason>) {
     let trial = report.trial.as_ref();
-    let told = trial.map(|trial| StateReason::Gateway {
+    let sentence = trial.map(|trial| StateReason::Gateway {
         sentence: trial.sentence.clone(),
         detail: trial.detail.clone(),
     });
     match trial.map(|trial| (trial.state, trial.counter)) {
-        Some((TrialState::Trying, _)) => return (SiteState::Trying, told),
+        Some((TrialState::Trying, _)) => return (SiteState::Trying, sentence),
         Some((TrialState::Reverted, counter)) if counter == built && built > 0 => {
-            return (SiteState::Reverted, told);
+            return (SiteState::Reverted, sentence);
         }
         Some((TrialState::Refused, counter)) if counter == built && built > 0 => {
-            return (SiteState::Refused, told);
+            return (SiteState::Refused, sentence);
         }
         _ => {}
     }
@@ -205,8 +205,8 @@ fn standing(report: &SiteReport, built: u64) -> (SiteState, Option<StateReason>)
         Some(counter) if counter == built && built > 0 => (SiteState::Current, None),
         Some(counter) if counter > built => (SiteState::Ahead, Some(StateReason::BuiltElsewhere)),
         None if built == 0 => (SiteState::Behind, Some(StateReason::NotBuilt)),
-        None => (SiteState::Behind, told.or(Some(StateReason::NoBundle))),
-        Some(_) => (SiteState::Behind, told),
+        None => (SiteState::Behind, sentence.or(Some(StateReason::NoBundle))),
+        Some(_) => (SiteState::Behind, sentence),
     }
 }
 

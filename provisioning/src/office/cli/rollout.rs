@@ -92,7 +92,7 @@ fn timeout(text: &str) -> Result<Duration, ArgumentError> {
 
 pub(super) fn rollout(options: &RolloutOptions) -> anyhow::Result<u8> {
     let Some(mut fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
-    // A name that is not there is told before anything is connected.
+    // A wrong name is reported before anything is connected.
     selected(&fleet, &options.sites)?;
     let dir = options.fleet.path("");
     let (brokers, reports) = options.brokers.connect(&fleet, &dir, MissingBroker::Refused)?;

@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -158,6 +156,48 @@ fn first_state() -> impl Strategy<Value = SiteState> {
     ]
 }
 
+/// What a plan has asked for so far.
+#[derive(Debug, Default)]
+struct PlanRecord {
+    /// Sites with an offer that they have not confirmed.
+    offered: Vec<usize>,
+    cleared: Vec<usize>,
+    left: Vec<usize>,
+    first_wave: Option<usize>,
+    end: Option<RolloutEnd>,
+}
+
+impl PlanRecord {
+    /// Takes all steps of the plan. A wave begins only when every site before it has confirmed.
+    fn follow(&mut self, plan: &mut RolloutPlan) -> Result<(), TestCaseError> {
+        while let Some(step) = plan.poll_step() {
+            match step {
+                RolloutStep::Wave { sites, .. } => {
+                    prop_assert!(self.offered.is_empty(), "{:?}", self.offered);
+                    self.first_wave.get_or_insert(sites);
+                }
+                RolloutStep::Offer(at) => self.offered.push(at),
+                RolloutStep::Leave(at) => self.left.push(at),
+                RolloutStep::Clear(at) => self.cleared.push(at),
+                RolloutStep::Changed(_) => {}
+                RolloutStep::End(end) => self.end = Some(end),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Behaviour {
+    const fn outcome(self) -> SiteState {
+        match self {
+            Self::Confirms => SiteState::Current,
+            Self::Reverts => SiteState::Reverted,
+            Self::Refuses => SiteState::Refused,
+            Self::Sleeps => SiteState::Behind,
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_more_sites_than_a_wave_ever_run_something_unconfirmed(
@@ -171,72 +211,47 @@ proptest! {
         let open = states.iter().filter(|state| **state != SiteState::Current).count();
         let largest = wave.unwrap_or_else(|| open.div_ceil(10).max(canary)).max(canary);
         let mut random = fastrand::Rng::with_seed(order);
-        let mut now = Instant::now();
-        let (mut offered, mut confirmed, mut cleared) = (Vec::new(), BTreeSet::new(), Vec::new());
-        let (mut first_wave, mut left, mut end) = (None, Vec::new(), None);
+        let (mut now, mut record) = (Instant::now(), PlanRecord::default());
         plan.start(now);
-        while end.is_none() {
-            while let Some(step) = plan.poll_step() {
-                match step {
-                    RolloutStep::Wave { sites, .. } => {
-                        // Every site of the waves before has confirmed.
-                        prop_assert!(offered.is_empty(), "{:?}", offered);
-                        first_wave.get_or_insert(sites);
-                    }
-                    RolloutStep::Offer(at) => {
-                        prop_assert_ne!(states[at], SiteState::Current);
-                        prop_assert!(states[at].is_reachable());
-                        offered.push(at);
-                        prop_assert!(offered.len() <= largest);
-                    }
-                    RolloutStep::Leave(at) => left.push(at),
-                    RolloutStep::Clear(at) => cleared.push(at),
-                    RolloutStep::Changed(_) => {}
-                    RolloutStep::End(how) => end = Some(how),
-                }
-            }
-            let Some(at) = (!offered.is_empty()).then(|| random.usize(..offered.len())) else {
-                prop_assert!(end.is_some(), "it waits for nothing");
-                break;
-            };
-            let site = offered[at];
-            let becomes = match sites[site].1 {
-                Behaviour::Confirms => SiteState::Current,
-                Behaviour::Reverts => SiteState::Reverted,
-                Behaviour::Refuses => SiteState::Refused,
-                Behaviour::Sleeps => SiteState::Behind,
-            };
-            if becomes == SiteState::Current && end.is_none() {
-                offered.swap_remove(at);
-                confirmed.insert(site);
+        record.follow(&mut plan)?;
+        while record.end.is_none() {
+            prop_assert!((1..=largest).contains(&record.offered.len()), "{:?}", record);
+            prop_assert!(record.offered.iter().all(|site| states[*site] == SiteState::Behind));
+            let at = random.usize(..record.offered.len());
+            let site = record.offered[at];
+            let outcome = sites[site].1.outcome();
+            if outcome == SiteState::Current {
+                record.offered.swap_remove(at);
             }
             now += Duration::from_secs(random.u64(..300));
-            plan.on_verdict(site, verdict(becomes), now);
+            plan.on_verdict(site, verdict(outcome), now);
             plan.on_time(now);
+            record.follow(&mut plan)?;
         }
-        match end.unwrap() {
+        prop_assert!(record.first_wave.is_none_or(|first| first <= canary));
+        match record.end.unwrap() {
             RolloutEnd::Done => {
-                prop_assert!(offered.is_empty() && cleared.is_empty());
+                prop_assert!(record.offered.is_empty() && record.cleared.is_empty());
                 let absent = states.iter().filter(|state| !state.is_reachable()).count();
-                prop_assert_eq!(left.len(), absent);
+                prop_assert_eq!(record.left.len(), absent);
             }
             RolloutEnd::Failed { target, failure } => {
-                prop_assert!(offered.contains(&target));
-                prop_assert!(left.is_empty());
-                prop_assert_eq!(
-                    failure == RolloutFailure::TimedOut,
-                    !matches!(sites[target].1, Behaviour::Reverts | Behaviour::Refuses)
-                );
-                cleared.sort_unstable();
-                offered.sort_unstable();
-                prop_assert_eq!(cleared, offered);
+                prop_assert!(record.offered.contains(&target) && record.left.is_empty());
+                let is_right = match failure {
+                    RolloutFailure::Reverted => sites[target].1 == Behaviour::Reverts,
+                    RolloutFailure::Refused => sites[target].1 == Behaviour::Refuses,
+                    // It may not have come to its turn.
+                    RolloutFailure::TimedOut => true,
+                    RolloutFailure::Ahead => false,
+                };
+                prop_assert!(is_right, "{:?} of {:?}", failure, sites[target].1);
+                record.cleared.sort_unstable();
+                record.offered.sort_unstable();
+                prop_assert_eq!(record.cleared, record.offered);
             }
             RolloutEnd::NoSiteThere => {
-                prop_assert!(confirmed.is_empty() && left.len() <= canary);
+                prop_assert!(record.first_wave.is_none() && record.left.len() <= canary);
             }
-        }
-        if let Some(first) = first_wave {
-            prop_assert!(first <= canary);
         }
     }
 }

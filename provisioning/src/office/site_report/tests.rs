@@ -126,10 +126,10 @@ proptest! {
         age in -400_i64..400,
     ) {
         let names = ["fetching", "trying", "reverted", "refused"];
-        let told = on_trial.map_or(serde_json::Value::Null, |(name, counter)| {
+        let trial_member = on_trial.map_or(serde_json::Value::Null, |(name, counter)| {
             trial(names[name], counter)
         });
-        let report = SiteReport::read(&status(runs, age, &told));
+        let report = SiteReport::read(&status(runs, age, &trial_member));
         let is_current = judge(Some(&report), built, now()).state == SiteState::Current;
         let bad = on_trial.is_some_and(|(name, counter)| {
             name == 1 || counter == built && name > 1
