@@ -81,6 +81,9 @@ const OFFICE_MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("site_edit", &[]),
+    ("broker", &[]),
+    ("site_report", &[]),
+    ("rollout", &["build", "fleet", "output_file", "secrets", "site_report"]),
     ("import", &[]),
     ("cli", ALL),
 ];
