@@ -43,14 +43,12 @@ impl RolloutWorld {
     /// Publishes the status of a gateway that runs bundle `counter`.
     fn report(&self, site: &str, counter: u64, trial: &Value) {
         let at = Timestamp::now().to_string();
-        let mut status = json!({
+        let status = json!({
             "state": "online",
             "gateway": {"id": site, "config": {"hash": "0", "counter": counter},
                         "started": at, "at": at},
+            "trial": trial,
         });
-        if !trial.is_null() {
-            status["trial"] = trial.clone();
-        }
         self.broker.publish(&format!("edge/{site}/status"), &status.to_string(), Retain::Yes);
     }
 
@@ -104,21 +102,31 @@ fn end_of(mut rollout: Process) -> (String, Option<i32>) {
     (text + &rollout.log().text(), status.code())
 }
 
-#[test]
-fn each_wave_waits_for_the_one_before_and_absent_sites_come_last() {
-    let mut world = RolloutWorld::new(&["site-a", "site-b", "site-c", "site-d"]);
+/// Makes a fleet of four sites, the last of which is offline.
+fn with_one_site_away() -> RolloutWorld {
+    let world = RolloutWorld::new(&["site-a", "site-b", "site-c", "site-d"]);
     for site in ["site-a", "site-b", "site-c"] {
         world.report(site, 0, &Value::Null);
     }
     world.broker.publish("edge/site-d/status", r#"{"state":"offline"}"#, Retain::Yes);
+    world
+}
+
+#[test]
+fn a_dry_run_shows_the_waves_and_offers_nothing() {
+    let world = with_one_site_away();
     let (text, code) = world.status(&[]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("site-a  behind") && text.contains("site-d  offline"), "{text}");
-    let dry = world.rollout(&["--canary", "1", "--wave", "2", "--dry-run"]);
-    let (text, code) = end_of(dry);
+    let (text, code) = end_of(world.rollout(&["--canary", "1", "--wave", "2", "--dry-run"]));
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("wave 2: site-b (1), site-c (1)\nnot there"), "{text}");
+    assert!(world.offered().is_empty());
+}
 
+#[test]
+fn each_wave_waits_for_the_one_before_and_absent_sites_come_last() {
+    let mut world = with_one_site_away();
     let offers = world.broker.subscribe("edge/+/offer");
     let rollout = world.rollout(&["--canary", "1", "--wave", "2"]);
     let (site, offer) = next_offer(&offers);

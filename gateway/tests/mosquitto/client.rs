@@ -11,8 +11,9 @@ use gateway::mqtt::{
 use gateway::uplink::Uplink;
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Credentials, Durability, Gateway, HostPort, Lower, Metrics as Listen, Mqtt,
-    MqttVersion, OnFull, PasswordFile, Qos, Queue, QueueOrder, Scheme, Tls, Via, Will,
+    Broker, BundleSettings, Config, Credentials, Durability, Gateway, HostPort, Lower,
+    Metrics as Listen, Mqtt, MqttVersion, OnFull, PasswordFile, Qos, Queue, QueueOrder, Scheme,
+    Tls, Via, Will,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -195,6 +196,7 @@ fn config(mqtt: Mqtt) -> Config {
         },
         tunnel: None,
         mqtt,
+        bundle: BundleSettings::default(),
         queue: Queue {
             durability: Durability::Balanced,
             max_size: 1 << 20,
