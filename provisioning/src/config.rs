@@ -23,6 +23,7 @@ mod reference;
 mod scalar;
 mod service_user;
 mod settings_hash;
+mod state_dir;
 mod suggest;
 mod syntax;
 mod toml_split;
@@ -44,6 +45,7 @@ pub use password_file::PasswordFile;
 pub(crate) use redact::redacted;
 pub use reference::{reference, schema};
 pub use service_user::ServiceUser;
+pub use state_dir::state_dir_of;
 #[cfg(feature = "office")]
 pub(crate) use suggest::nearest;
 #[cfg(feature = "office")]

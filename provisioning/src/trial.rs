@@ -33,6 +33,16 @@ pub enum TrialSlot {
     B,
 }
 
+/// How the bundle on trial came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TrialOrigin {
+    /// A person brought it.
+    ByHand,
+    /// The office offered it through the broker, which retains the offer: with a configuration that
+    /// works, it arrives again.
+    Offered,
+}
+
 /// Where bundles and the record are kept. Each write is on the disk when it returns.
 pub trait TrialStorage {
     /// Why something cannot be read or written.
@@ -94,6 +104,11 @@ pub enum RevertReason {
     },
     /// It was started too often without being confirmed.
     TooManyStarts,
+    /// The gateway cannot start with it.
+    Unusable {
+        /// What is wrong with it, as a sentence for people.
+        cause: String,
+    },
 }
 
 /// What to run, and whether it is on trial.
@@ -152,6 +167,11 @@ impl<S: TrialStorage> Trials<S> {
         Self { storage, record: TrialRecord::default(), is_unsettled: true, limit }
     }
 
+    /// Sets the running time that a bundle has to be confirmed.
+    pub const fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
     /// Returns the record: which bundles are there, and what became of them.
     pub const fn record(&self) -> &TrialRecord {
         &self.record
@@ -183,6 +203,7 @@ impl<S: TrialStorage> Trials<S> {
         &mut self,
         bundle: &[u8],
         counter: u64,
+        origin: TrialOrigin,
     ) -> Result<TrialSlot, TrialError<S::Error>> {
         if let Some(tried) = self.record.tried.as_ref().filter(|_| self.record.confirmed.is_some())
         {
@@ -198,7 +219,7 @@ impl<S: TrialStorage> Trials<S> {
         }
         let slot = self.record.free_slot();
         self.storage.write_slot(slot, bundle).map_err(TrialError::Storage)?;
-        let tried = TriedBundle { slot, counter, starts: 0, used: Duration::ZERO };
+        let tried = TriedBundle { slot, counter, origin, starts: 0, used: Duration::ZERO };
         self.write(TrialRecord { tried: Some(tried), last: counter, ..self.record.clone() })?;
         Ok(slot)
     }
@@ -295,6 +316,7 @@ impl std::fmt::Display for RevertReason {
                 "it was started {MAX_STARTS} times without being confirmed: the program crashed, \
                  or the power failed"
             ),
+            Self::Unusable { cause } => write!(f, "the gateway cannot start with it: {cause}"),
         }
     }
 }

@@ -117,10 +117,11 @@ impl Drop for SiteInADirectory {
     }
 }
 
-const FIRST: &str = "last = 1\n[tried]\nslot = \"a\"\ncounter = 1\nstarts = 1\nused_ms = 0\n";
+const FIRST: &str =
+    "last = 1\n[tried]\nslot = \"a\"\ncounter = 1\norigin = \"by-hand\"\nstarts = 1\nused_ms = 0\n";
 const CONFIRMED: &str = "last = 1\n[confirmed]\nslot = \"a\"\ncounter = 1\n";
 const SECOND: &str = "last = 2\n[confirmed]\nslot = \"a\"\ncounter = 1\n\
-                      [tried]\nslot = \"b\"\ncounter = 2\nstarts = 1\nused_ms = 0\n";
+                      [tried]\nslot = \"b\"\ncounter = 2\norigin = \"by-hand\"\nstarts = 1\nused_ms = 0\n";
 
 #[test]
 fn a_bundle_comes_by_stick_is_put_to_use_and_leaves_nothing_after_a_wipe() {

@@ -120,7 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::trial::{InUse, RevertReason, TrialStorage, Trials, TriedBundle};
+    use crate::trial::{InUse, RevertReason, TrialOrigin, TrialStorage, Trials, TriedBundle};
 
     /// A gateway that keeps its bundles as it should; a bundle is its counter.
     #[derive(Default)]
@@ -155,6 +155,7 @@ mod tests {
         let mut record: TrialRecord = "last = 0".parse().unwrap();
         record.confirmed = confirmed.map(|counter| (TrialSlot::A, counter));
         record.tried = tried.map(|counter| TriedBundle {
+            origin: TrialOrigin::Offered,
             slot: TrialSlot::B,
             counter,
             starts: 0,
@@ -194,7 +195,7 @@ mod tests {
                 match step {
                     GatewayStep::Stage => {
                         newest += 1;
-                        let _ = trials.stage(&[newest], newest.into());
+                        let _ = trials.stage(&[newest], newest.into(), TrialOrigin::Offered);
                     }
                     GatewayStep::Confirm => trials.confirm().unwrap(),
                     GatewayStep::Revert => {

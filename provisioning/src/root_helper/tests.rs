@@ -95,7 +95,9 @@ fn record_text(confirmed: Option<(char, u64)>, tried: Option<(char, u64)>) -> St
         text += &format!("[confirmed]\nslot = \"{slot}\"\ncounter = {counter}\n");
     }
     if let Some((slot, counter)) = tried {
-        text += &format!("[tried]\nslot = \"{slot}\"\ncounter = {counter}\nstarts = 1\n");
+        text += &format!(
+            "[tried]\nslot = \"{slot}\"\ncounter = {counter}\norigin = \"by-hand\"\nstarts = 1\n"
+        );
         text += "used_ms = 0\n";
     }
     text

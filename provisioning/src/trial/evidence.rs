@@ -10,7 +10,8 @@ pub struct Evidence {
     pub tunnel: bool,
     /// The broker has accepted the connection.
     pub broker: bool,
-    /// The broker has granted the subscription to `offer`.
+    /// The broker has granted the subscription to `offer`, and has sent the offer of this bundle
+    /// again if it came by one: some brokers grant what they do not allow.
     pub offer: bool,
     /// The broker has granted the subscription to `set`, or nothing is writable.
     pub set: bool,
@@ -27,7 +28,7 @@ pub enum Missing {
     Tunnel,
     /// The broker has not accepted the connection.
     Broker,
-    /// The broker has not granted `offer`.
+    /// The broker has not granted `offer`, or sends nothing on it.
     Offer,
     /// The broker has not granted `set`.
     Set,
@@ -70,8 +71,8 @@ impl fmt::Display for Missing {
                              user of this gateway"
             }
             Self::Offer => {
-                "the broker did not grant the subscription to `offer`: check its access \
-                            list"
+                "the broker sent no offer, or did not grant the subscription to it: check its \
+                 access list for `offer`"
             }
             Self::Set => {
                 "the broker did not grant the subscription to `set`: check its access list"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 use toml::{Table, Value};
 
-use super::TrialSlot;
+use super::{TrialOrigin, TrialSlot};
 
 /// Maximum length of a reason.
 const MAX_REASON: usize = 1000;
@@ -32,6 +32,8 @@ pub struct TriedBundle {
     pub slot: TrialSlot,
     /// Its counter.
     pub counter: u64,
+    /// How it came.
+    pub origin: TrialOrigin,
     /// How often it was started.
     pub starts: u32,
     /// How long it has run, as far as it is recorded.
@@ -76,10 +78,10 @@ impl fmt::Display for TrialRecord {
         if let Some((slot, counter)) = self.confirmed {
             writeln!(f, "[confirmed]\nslot = \"{slot}\"\ncounter = {counter}")?;
         }
-        if let Some(TriedBundle { slot, counter, starts, used }) = &self.tried {
+        if let Some(TriedBundle { slot, counter, origin, starts, used }) = &self.tried {
             let used = used.as_millis();
             writeln!(f, "[tried]\nslot = \"{slot}\"\ncounter = {counter}")?;
-            writeln!(f, "starts = {starts}\nused_ms = {used}")?;
+            writeln!(f, "origin = \"{origin}\"\nstarts = {starts}\nused_ms = {used}")?;
         }
         if let Some(Reverted { counter, reason }) = &self.reverted {
             let reason: String = reason.chars().take(MAX_REASON).collect();
@@ -106,6 +108,7 @@ impl FromStr for TrialRecord {
             Ok::<_, TrialRecordError>(TriedBundle {
                 slot: slot(table)?,
                 counter: number(table, "counter")?,
+                origin: origin(table)?,
                 starts,
                 used: Duration::from_millis(number(table, "used_ms")?),
             })
@@ -124,6 +127,15 @@ impl FromStr for TrialRecord {
     }
 }
 
+impl fmt::Display for TrialOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ByHand => "by-hand",
+            Self::Offered => "offered",
+        })
+    }
+}
+
 impl fmt::Display for TrialSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -137,6 +149,14 @@ fn slot(table: &Table) -> Result<TrialSlot, TrialRecordError> {
     match table.get("slot").and_then(Value::as_str) {
         Some("a") => Ok(TrialSlot::A),
         Some("b") => Ok(TrialSlot::B),
+        _ => Err(TrialRecordError),
+    }
+}
+
+fn origin(table: &Table) -> Result<TrialOrigin, TrialRecordError> {
+    match table.get("origin").and_then(Value::as_str) {
+        Some("by-hand") => Ok(TrialOrigin::ByHand),
+        Some("offered") => Ok(TrialOrigin::Offered),
         _ => Err(TrialRecordError),
     }
 }

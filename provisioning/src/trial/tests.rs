@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+const BY_HAND: TrialOrigin = TrialOrigin::ByHand;
 const LIMIT: Duration = Duration::from_secs(600);
 const ALL: Evidence =
     Evidence { tunnel: true, broker: true, offer: true, set: true, status: true, manifest: true };
@@ -93,7 +94,7 @@ fn with_confirmed(counter: u64) -> Disk {
     let disk = Disk::default();
     let mut trials = open(&disk);
     for counter in 1..=counter {
-        trials.stage(&content(counter), counter).unwrap();
+        trials.stage(&content(counter), counter, BY_HAND).unwrap();
         trials.confirm().unwrap();
     }
     disk
@@ -103,7 +104,7 @@ fn with_confirmed(counter: u64) -> Disk {
 fn a_bundle_is_confirmed_when_everything_is_reached() {
     let disk = with_confirmed(1);
     let mut trials = open(&disk);
-    trials.stage(&content(2), 2).unwrap();
+    trials.stage(&content(2), 2, BY_HAND).unwrap();
     assert_eq!(trials.start().unwrap(), None);
     let mut evidence = Evidence::default();
     let reached: [fn(&mut Evidence); 6] = [
@@ -129,7 +130,7 @@ fn a_bundle_is_confirmed_when_everything_is_reached() {
 fn a_bundle_that_loses_the_hub_is_taken_back_and_never_tried_again() {
     let disk = with_confirmed(1);
     let mut trials = open(&disk);
-    trials.stage(&content(2), 2).unwrap();
+    trials.stage(&content(2), 2, BY_HAND).unwrap();
     // The time is that of running, over restarts.
     for _ in 0..2 {
         trials.start().unwrap();
@@ -149,9 +150,9 @@ fn a_bundle_that_loses_the_hub_is_taken_back_and_never_tried_again() {
     let mut trials = open(&disk);
     assert_eq!(bundle_in_use(&trials), Some(content(1)));
     assert_eq!(trials.record().reverted.as_ref().unwrap().counter, 2);
-    let again = trials.stage(&content(2), 2).unwrap_err();
+    let again = trials.stage(&content(2), 2, BY_HAND).unwrap_err();
     assert!(matches!(again, TrialError::NotNewer { counter: 2, last: 2 }));
-    trials.stage(&content(3), 3).unwrap();
+    trials.stage(&content(3), 3, BY_HAND).unwrap();
     trials.confirm().unwrap();
     assert_eq!(trials.record().reverted, None);
 }
@@ -159,7 +160,7 @@ fn a_bundle_that_loses_the_hub_is_taken_back_and_never_tried_again() {
 #[test]
 fn crashes_and_power_cuts_count_as_starts() {
     let disk = with_confirmed(1);
-    open(&disk).stage(&content(2), 2).unwrap();
+    open(&disk).stage(&content(2), 2, BY_HAND).unwrap();
     for _ in 0..MAX_STARTS {
         assert_eq!(open(&disk).start().unwrap(), None);
     }
@@ -173,7 +174,7 @@ fn the_first_bundle_is_tried_for_ever_and_the_next_one_may_replace_it() {
     let disk = Disk::default();
     let mut trials = open(&disk);
     assert_eq!((trials.in_use(), trials.start().unwrap()), (InUse::Nothing, None));
-    trials.stage(&content(1), 1).unwrap();
+    trials.stage(&content(1), 1, BY_HAND).unwrap();
     for _ in 0..100 {
         assert_eq!(open(&disk).start().unwrap(), None);
     }
@@ -182,7 +183,7 @@ fn the_first_bundle_is_tried_for_ever_and_the_next_one_may_replace_it() {
     trials.revert(RevertReason::TooManyStarts).unwrap();
     assert_eq!(trials.in_use(), InUse::OnTrial { slot: TrialSlot::A, left: None });
     // A person brings another one.
-    trials.stage(&content(2), 2).unwrap();
+    trials.stage(&content(2), 2, BY_HAND).unwrap();
     assert_eq!(trials.in_use(), InUse::OnTrial { slot: TrialSlot::B, left: None });
     trials.confirm().unwrap();
     assert_eq!(bundle_in_use(&open(&disk)), Some(content(2)));
@@ -191,8 +192,8 @@ fn the_first_bundle_is_tried_for_ever_and_the_next_one_may_replace_it() {
 #[test]
 fn one_bundle_is_on_trial_at_a_time() {
     let mut trials = open(&with_confirmed(1));
-    trials.stage(&content(2), 2).unwrap();
-    let second = trials.stage(&content(3), 3).unwrap_err();
+    trials.stage(&content(2), 2, BY_HAND).unwrap();
+    let second = trials.stage(&content(3), 3, BY_HAND).unwrap_err();
     assert!(matches!(second, TrialError::OnTrial { counter: 2 }));
     assert_eq!(bundle_in_use(&trials), Some(content(2)));
 }
@@ -201,7 +202,7 @@ fn one_bundle_is_on_trial_at_a_time() {
 fn change(disk: &Disk, is_good: bool) -> Result<(), TrialError<PowerCut>> {
     let mut trials = Trials::open(disk.clone(), LIMIT)?;
     if trials.record().last_counter() < 3 {
-        trials.stage(&content(3), 3)?;
+        trials.stage(&content(3), 3, BY_HAND)?;
     }
     trials.start()?;
     trials.add_running_time(Duration::from_secs(30))?;
@@ -241,10 +242,10 @@ fn a_full_disk_leaves_what_was_in_use() {
     let disk = with_confirmed(2);
     disk.0.borrow_mut().steps_left = Some(1);
     let mut trials = open(&disk);
-    assert!(matches!(trials.stage(&content(3), 3), Err(TrialError::Storage(PowerCut))));
+    assert!(matches!(trials.stage(&content(3), 3, BY_HAND), Err(TrialError::Storage(PowerCut))));
     disk.0.borrow_mut().steps_left = None;
     assert_eq!(bundle_in_use(&trials), Some(content(2)));
-    trials.stage(&content(3), 3).unwrap();
+    trials.stage(&content(3), 3, BY_HAND).unwrap();
     assert_eq!(bundle_in_use(&open(&disk)), Some(content(3)));
 }
 
@@ -253,7 +254,7 @@ fn a_full_disk_leaves_what_was_in_use() {
 fn a_slot_that_the_disk_may_use_is_not_written() {
     let disk = with_confirmed(2);
     let mut trials = open(&disk);
-    trials.stage(&content(3), 3).unwrap();
+    trials.stage(&content(3), 3, BY_HAND).unwrap();
     disk.0.borrow_mut().steps_left = Some(1);
     assert!(matches!(trials.confirm(), Err(TrialError::Storage(PowerCut))));
     assert_eq!(bundle_in_use(&open(&disk)), Some(content(3)), "the disk holds the new record");
@@ -261,7 +262,7 @@ fn a_slot_that_the_disk_may_use_is_not_written() {
     trials.revert(RevertReason::TooManyStarts).unwrap();
     for steps in 0..9 {
         disk.0.borrow_mut().steps_left = Some(steps);
-        let _ = trials.stage(&content(4), 4);
+        let _ = trials.stage(&content(4), 4, BY_HAND);
         let found = bundle_in_use(&open(&disk)).unwrap();
         assert!([content(2), content(4)].contains(&found), "step {steps}");
     }
@@ -271,14 +272,14 @@ fn a_slot_that_the_disk_may_use_is_not_written() {
 fn a_bundle_is_taken_back_though_the_disk_is_full() {
     let disk = with_confirmed(1);
     let mut trials = open(&disk);
-    trials.stage(&content(2), 2).unwrap();
+    trials.stage(&content(2), 2, BY_HAND).unwrap();
     disk.0.borrow_mut().steps_left = Some(0);
     trials.revert(RevertReason::TooManyStarts).unwrap_err();
     assert_eq!(bundle_in_use(&trials), Some(content(1)));
-    trials.stage(&content(3), 3).unwrap_err();
+    trials.stage(&content(3), 3, BY_HAND).unwrap_err();
     assert_eq!(bundle_in_use(&trials), Some(content(1)));
     disk.0.borrow_mut().steps_left = None;
-    trials.stage(&content(3), 3).unwrap();
+    trials.stage(&content(3), 3, BY_HAND).unwrap();
     assert_eq!(bundle_in_use(&open(&disk)), Some(content(3)));
 }
 
@@ -290,7 +291,7 @@ fn a_box_with_a_damaged_record_takes_the_bundle_that_a_person_brings() {
     assert!(damaged.to_string().contains("bring the newest bundle by hand"), "{damaged}");
     let mut trials = Trials::renew(disk.clone(), LIMIT);
     assert_eq!(trials.in_use(), InUse::Nothing);
-    trials.stage(&content(2), 2).unwrap();
+    trials.stage(&content(2), 2, BY_HAND).unwrap();
     assert_eq!(bundle_in_use(&open(&disk)), Some(content(2)));
 }
 
@@ -347,7 +348,7 @@ proptest! {
             let done = match step {
                 Step::Stage => {
                     let counter = trials.record().last_counter() + 1;
-                    trials.stage(&content(counter), counter).map(|_| ())
+                    trials.stage(&content(counter), counter, BY_HAND).map(|_| ())
                 }
                 Step::Start => trials.start().map(|_| ()),
                 Step::Run(seconds) => trials.add_running_time(Duration::from_secs(seconds)),
@@ -397,6 +398,7 @@ proptest! {
         let record = TrialRecord {
             confirmed: confirmed.map(|(first, counter)| (slot(first), counter)),
             tried: tried.map(|(first, counter, starts, used)| TriedBundle {
+                origin: if first { BY_HAND } else { TrialOrigin::Offered },
                 slot: slot(first), counter, starts, used: Duration::from_millis(used),
             }),
             reverted: reverted.map(|(counter, reason)| Reverted { counter, reason }),
