@@ -17,7 +17,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use provisioning::config::{Config, Listen, LoadedConfig, Plc, Qos, Will};
+use provisioning::config::{Config, HostPort, Listen, LoadedConfig, Plc, Qos, Will};
 use rustix::fs::Mode;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -25,8 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::certificates::CertificateEnds;
 use self::network::Network;
-use self::pump::{CommandInputs, HealthInputs, Pump, QueueStorage};
+use self::pump::{BundleChannels, CommandInputs, HealthInputs, Pump, QueueStorage};
+use crate::apply::{ApplyInputs, ApplySettings, BundleTask, Bundles, WebFile};
 use crate::metrics::Metrics;
+use crate::model::WriteOrder;
 use crate::mqtt::{self, Acknowledgements, ClientSettings, SessionPersistence};
 use crate::plc::{self, ConnectionSlots};
 use crate::queue::storage::{DirStorage, DirStorageError};
@@ -84,12 +86,26 @@ pub enum AppError {
     TaskEnded,
 }
 
-/// Runs the gateway until `stop` fires, then drains it.
+/// Why the gateway was drained.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RunEnd {
+    /// It was stopped.
+    Stopped,
+    /// It has to start again, with the configuration of another bundle.
+    Restart,
+}
+
+/// Runs the gateway until `stop` fires, or until another bundle is to be used, then drains it.
+/// Takes `bundles`, if there are any, when nothing can prevent the start any more.
 ///
 /// # Errors
 /// Fails when a listener cannot be opened, when another gateway uses `state_dir`, or when a task
 /// ends before the stop.
-pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), AppError> {
+pub async fn run(
+    loaded: LoadedConfig,
+    bundles: &mut Option<Bundles>,
+    stop: CancellationToken,
+) -> Result<RunEnd, AppError> {
     let LoadedConfig { config, hash, .. } = loaded;
     let slots = prepare_process(&config);
     let metrics = Metrics::new(&config, &hash)?;
@@ -120,6 +136,12 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     let router = router.merge(local_write::router(local_commands));
     serving
         .spawn(fatal.clone(), |stop| local_socket::serve(state_dir, status_socket, router, stop));
+    let restart = CancellationToken::new();
+    if let Some(bundles) = bundles.take() {
+        let task = bundle_task(&config, bundles, &mut pump, &network, &metrics);
+        let restart = restart.clone();
+        serving.spawn(fatal.clone(), |stop| task.run(restart, stop));
+    }
     let publishing = Stage::new("publishing");
     let settings = mqtt_settings(&config, network.uplink.clone());
     let (tls, uplink) = (config.mqtt.tls.clone(), network.uplink.clone());
@@ -135,16 +157,11 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     });
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
-    let polling = Stage::new("polling");
-    for (endpoint, orders) in endpoints.into_iter().zip(order_channels.receivers) {
-        let (events, slots) = (plc_events.clone(), slots.clone());
-        let channels = plc::PollChannels { orders, events };
-        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, channels, stop));
-    }
+    let polling = start_polling(endpoints, order_channels.receivers, &plc_events, &slots, &fatal);
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
 
-    let failed = wait_for_end(&stop, &fatal).await;
+    let end = wait_for_end(&stop, &restart, &fatal).await;
     // Each stage ends when its source does: the PLC tasks at the token, the pump when the last PLC
     // task has ended and the queue is empty, the MQTT task when the pump has closed the outbox.
     tokio::join!(
@@ -156,7 +173,53 @@ pub async fn run(loaded: LoadedConfig, stop: CancellationToken) -> Result<(), Ap
     serving.drain(Duration::from_secs(1)).await;
     // The tunnel last: the drained messages and the DISCONNECT went through it.
     network.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
-    if failed { Err(AppError::TaskEnded) } else { Ok(()) }
+    end
+}
+
+/// Starts the tasks that read the PLCs.
+fn start_polling(
+    endpoints: Vec<plc::Endpoint>,
+    orders: Vec<mpsc::Receiver<WriteOrder>>,
+    plc_events: &mpsc::Sender<plc::PlcEvent>,
+    slots: &ConnectionSlots,
+    fatal: &CancellationToken,
+) -> Stage {
+    let polling = Stage::new("polling");
+    for (endpoint, orders) in endpoints.into_iter().zip(orders) {
+        let (events, slots) = (plc_events.clone(), slots.clone());
+        let channels = plc::PollChannels { orders, events };
+        polling.spawn(fatal.clone(), |stop| plc::run(endpoint, slots, channels, stop));
+    }
+    polling
+}
+
+/// Returns the task that applies bundles.
+fn bundle_task(
+    config: &Config,
+    bundles: Bundles,
+    pump: &mut Pump,
+    network: &Network,
+    metrics: &Metrics,
+) -> BundleTask {
+    let counter = bundles.active.as_ref().map(|active| active.counter);
+    let BundleChannels { reports, offers, session } = pump.bundle_channels(counter);
+    let tunnel = config.tunnel.as_ref();
+    let settings = ApplySettings {
+        url: bundle_url(config),
+        confirm: config.bundle.confirm,
+        tunnel_public_key: tunnel.map(|tunnel| tunnel.settings.private_key.public_key()),
+    };
+    let (tunnel, uplink) = (network.tunnel.clone(), network.uplink.clone());
+    let inputs = ApplyInputs { offers, session, tunnel, uplink };
+    BundleTask::new(bundles, settings, inputs, reports, metrics.bundle.clone())
+}
+
+/// Returns where the bundles of this gateway are.
+fn bundle_url(config: &Config) -> Option<WebFile> {
+    let url = config.bundle.url.as_ref()?;
+    let path = url.path_of(&format!("edge-bundle-{}.tar", config.gateway.id));
+    let (host, port) = (url.address.ip().to_string(), url.address.port());
+    Some(WebFile { server: HostPort { host, port }, path })
 }
 
 /// Returns what the HTTP pages show.
@@ -171,17 +234,25 @@ fn sources(config: &Config, metrics: &Metrics, pump: &mut Pump) -> Sources {
     }
 }
 
-/// Reports to systemd that the gateway runs, and waits until it has to end. Returns whether a task
-/// has failed.
-async fn wait_for_end(stop: &CancellationToken, fatal: &CancellationToken) -> bool {
+/// Reports to systemd that the gateway runs, and waits until it has to end.
+async fn wait_for_end(
+    stop: &CancellationToken,
+    restart: &CancellationToken,
+    fatal: &CancellationToken,
+) -> Result<RunEnd, AppError> {
     systemd::notify_ready();
     tracing::info!("running");
-    let failed = tokio::select! {
-        () = stop.cancelled() => false,
-        () = fatal.cancelled() => true,
+    let end = tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(RunEnd::Stopped),
+        () = fatal.cancelled() => Err(AppError::TaskEnded),
+        () = restart.cancelled() => Ok(RunEnd::Restart),
     };
-    systemd::notify_stopping();
-    failed
+    match end {
+        Ok(RunEnd::Restart) => systemd::notify_restarting(),
+        Ok(RunEnd::Stopped) | Err(_) => systemd::notify_stopping(),
+    }
+    end
 }
 
 /// Sets what holds for the whole process. Returns the connections to PLCs that it may open.
@@ -212,11 +283,13 @@ fn status_topic(gateway_id: &str) -> String {
     format!("edge/{gateway_id}/status")
 }
 
-/// Returns the topic filter of the commands, if anything may be written.
-fn command_filters(config: &Config) -> Vec<String> {
+/// Returns the topic filters: of the commands, if anything may be written, and of the offers, if
+/// bundles are fetched.
+fn subscriptions(config: &Config) -> Vec<String> {
     let is_writable = config.plcs.iter().any(Plc::is_writable);
-    let filter = is_writable.then(|| format!("edge/{}/set/+", config.gateway.id));
-    filter.into_iter().collect()
+    let commands = is_writable.then(|| format!("edge/{}/set/+", config.gateway.id));
+    let offers = config.bundle.url.as_ref().map(|_| pump::offer_topic(&config.gateway.id));
+    commands.into_iter().chain(offers).collect()
 }
 
 /// Returns whether the broker keeps commands for a gateway that is away. A kept session and QoS 2
@@ -246,7 +319,7 @@ fn mqtt_settings(config: &Config, uplink: Uplink) -> ClientSettings {
         will: Some(will),
         publish_qos,
         publish_retain: publish().any(|publish| publish.retain),
-        subscriptions: command_filters(config),
+        subscriptions: subscriptions(config),
         persistence: session_persistence(config),
         acknowledgements: Acknowledgements::ByCaller,
         uplink,
@@ -267,11 +340,11 @@ mod tests {
     fn the_session_is_kept_unless_a_plc_is_published_with_qos_2() {
         let mut config = testing::config(2);
         config.mqtt.session_expiry = Duration::from_secs(60);
-        assert!(command_filters(&config).is_empty(), "no tag is writable");
+        assert!(subscriptions(&config).is_empty(), "no tag is writable");
         assert_eq!(session_persistence(&config), SessionPersistence::Clean);
         let tags = Arc::make_mut(&mut config.plcs[0].tags);
         tags[0].write = Some(Box::new(WriteRule::default()));
-        assert_eq!(command_filters(&config), ["edge/amsterdam-01/set/+"]);
+        assert_eq!(subscriptions(&config), ["edge/amsterdam-01/set/+"]);
         for (qos, expected) in [
             (Qos::AtMostOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
             (Qos::AtLeastOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),

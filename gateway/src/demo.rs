@@ -78,7 +78,8 @@ pub async fn run(
     show(DemoEvent::Started { broker: address })?;
 
     let gateway_stop = stop.child_token();
-    let gateway = app::run(loaded, gateway_stop.clone());
+    let mut no_bundles = None;
+    let gateway = app::run(loaded, &mut no_bundles, gateway_stop.clone());
     tokio::pin!(gateway);
     let mut checker = DemoChecker::new(plcs);
     let done = loop {

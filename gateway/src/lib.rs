@@ -4,6 +4,7 @@
 //! it.
 
 pub mod app;
+pub mod apply;
 pub mod audit;
 pub mod cli;
 pub mod clock;

@@ -8,7 +8,9 @@ mod tag_page;
 mod tests;
 mod tunnel;
 
-pub use labels::{CommandOutcome, DropReason, MessageOutcome, ReplyOutcome, RequestOutcome};
+pub use labels::{
+    CommandOutcome, DropReason, MessageOutcome, OfferOutcome, ReplyOutcome, RequestOutcome,
+};
 use prometheus::{Gauge, GaugeVec, Histogram, IntCounter, IntGauge, Registry, TextEncoder};
 use provisioning::config::{Config, MqttVersion};
 use registrar::{Registrar, series};
@@ -32,6 +34,8 @@ pub struct Metrics {
     pub mqtt: MqttMetrics,
     /// The tunnel.
     pub tunnel: TunnelMetrics,
+    /// Offers of bundles, and the bundle in use.
+    pub bundle: BundleMetrics,
     /// `edge_clock_synchronized`.
     pub clock_synchronized: IntGauge,
     /// `edge_certificate_not_after_timestamp_seconds`, one series for each file and broker.
@@ -151,6 +155,31 @@ series! {
     }
 }
 
+series! {
+    /// Series of bundles.
+    pub struct BundleMetrics {
+        offers: [IntCounter; OfferOutcome::ALL.len()] = counters(
+            "edge_bundle_offers_total",
+            "Offers of bundles, and attempts to fetch what they offer.",
+            "outcome",
+            OfferOutcome::ALL.map(OfferOutcome::label)
+        ),
+        pub counter: IntGauge =
+            gauge("edge_bundle_counter", "Counter of the bundle in use; 0 without one."),
+        pub on_trial: IntGauge = gauge(
+            "edge_bundle_on_trial",
+            "1 while the bundle in use is on trial and may be taken back, else 0."
+        ),
+    }
+}
+
+impl BundleMetrics {
+    /// Counts an offer.
+    pub fn count_offer(&self, outcome: OfferOutcome) {
+        count(&self.offers, outcome as usize, 1);
+    }
+}
+
 impl PlcMetrics {
     /// Counts one request.
     pub fn count_request(&self, outcome: RequestOutcome) {
@@ -236,6 +265,7 @@ impl Metrics {
             queue,
             mqtt: MqttMetrics::register(&registrar, &[])?,
             tunnel: TunnelMetrics::register(&registrar, &[])?,
+            bundle: BundleMetrics::register(&registrar, &[])?,
             clock_synchronized: registrar.gauge(
                 "edge_clock_synchronized",
                 "1 while the kernel reports that its clock follows a time server, else 0.",

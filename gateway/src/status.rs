@@ -48,6 +48,24 @@ pub struct Status {
     /// What prevents writes to PLCs or makes them doubtful; empty when nothing does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub writes: Vec<WriteNotice>,
+    /// The bundle that is on trial, was taken back or could not be had; absent when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialStatus>,
+}
+
+/// What is to be known about a bundle that is not confirmed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct TrialStatus {
+    /// `fetching`, `staged`, `trying`, `reverted` or `refused`.
+    pub state: String,
+    /// Counter of the bundle; absent if it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter: Option<u64>,
+    /// What it is, and what to do.
+    pub sentence: String,
+    /// Code and arguments of `sentence`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sentence_detail: Option<Detail>,
 }
 
 /// One thing to know about writes to PLCs.
@@ -93,6 +111,9 @@ pub struct GatewayStatus {
 pub struct ConfigStatus {
     /// First digits of a hash of the effective configuration.
     pub hash: String,
+    /// Counter of the bundle that it comes from; absent if it is a file of the box itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter: Option<u64>,
 }
 
 /// How far the clock of the gateway can be trusted.
@@ -215,7 +236,7 @@ impl Status {
             gateway: GatewayStatus {
                 id: id.to_owned(),
                 version: version.to_owned(),
-                config: ConfigStatus { hash: config_hash.to_owned() },
+                config: ConfigStatus { hash: config_hash.to_owned(), counter: None },
                 clock: None,
                 started: now,
                 at: now,
@@ -235,7 +256,30 @@ impl Status {
             queue: QueueStatus::default(),
             plcs: plcs.into_iter().map(|name| PlcStatus::new(name, now)).collect(),
             writes: Vec::new(),
+            trial: None,
         }
+    }
+
+    /// Records which bundle the configuration comes from.
+    pub fn set_bundle_counter(&mut self, counter: Option<u64>) {
+        self.gateway.config.counter = counter;
+    }
+
+    /// Records what is to be known about a bundle: its state, counter and sentence. Returns whether
+    /// that changed.
+    pub fn set_trial(
+        &mut self,
+        trial: Option<(&str, Option<u64>, Sentence)>,
+        now: UnixTime,
+    ) -> bool {
+        self.mark_updated(now);
+        let trial = trial.map(|(state, counter, sentence)| {
+            let (sentence, sentence_detail) = parts(sentence);
+            TrialStatus { state: state.to_owned(), counter, sentence, sentence_detail }
+        });
+        let is_changed = self.trial != trial;
+        self.trial = trial;
+        is_changed
     }
 
     /// Records what is to be known about writes. Returns whether that changed.

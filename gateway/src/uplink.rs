@@ -16,7 +16,7 @@ use std::fmt;
 use std::time::Duration;
 
 use provisioning::certificates::Certificate;
-use provisioning::config::{Broker, Scheme, Tls};
+use provisioning::config::{Broker, HostPort, Scheme, Tls};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -104,6 +104,18 @@ impl Uplink {
                 Ok(Box::new(stream?))
             }
         }
+    }
+
+    /// Connects to a host by the same route as to a broker, without TLS.
+    ///
+    /// # Errors
+    /// As [`Self::dial`].
+    pub async fn connect(
+        &self,
+        host: &HostPort,
+        limit: Duration,
+    ) -> Result<Box<dyn ByteStream>, DialError> {
+        self.route.dial(host, Instant::now() + limit).await
     }
 
     fn record(&self, broker: &Broker, findings: HandshakeFindings, has_succeeded: bool) {

@@ -4,6 +4,7 @@
 //! One task owns queue, samplers and status, so that there is no lock on the data path. A record
 //! leaves the queue only when the broker acknowledged it with a reason code of success.
 
+mod bundle_link;
 mod change_event;
 mod commands;
 mod draining;
@@ -28,6 +29,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::bundle_link::BundleLink;
+pub(super) use self::bundle_link::{BundleChannels, offer_topic};
 use self::commands::Commands;
 pub(super) use self::commands::{CommandInputs, LocalCommand};
 use self::drop_reports::{DropReport, DropReports};
@@ -42,7 +45,7 @@ use self::ticket::Ticket;
 use self::triggers::Triggers;
 use super::systemd;
 use crate::clock::{self, ClockHistory};
-use crate::metrics::{DropReason, Metrics, TagPage, TagRequest};
+use crate::metrics::{DropReason, Metrics, TagRequest};
 use crate::model::{Message, OwnTopics, Record, TrustLevel, UnixTime};
 use crate::mqtt::{self, DisconnectReason, MqttRequest, OutgoingMessage};
 use crate::plc;
@@ -92,6 +95,7 @@ pub(super) struct Pump {
     tag_requests: mpsc::Receiver<TagRequest>,
     commands: Commands,
     triggers: Triggers,
+    bundles: BundleLink,
     liveness: Liveness,
 }
 
@@ -172,17 +176,11 @@ impl Pump {
             tag_requests: mpsc::channel(1).1,
             commands,
             triggers,
+            bundles: BundleLink::new(&gateway_id),
             liveness: Liveness::new(WATCHDOG_TIMEOUT),
             own_topics: own_topics(config),
             gateway_id,
         }
-    }
-
-    /// Returns the page of tag values, which this pump writes from now on.
-    pub(super) fn tag_page(&mut self) -> TagPage {
-        let (page, requests) = TagPage::new();
-        self.tag_requests = requests;
-        page
     }
 
     /// Returns a receiver of the status.
@@ -226,6 +224,7 @@ impl Pump {
                 Some(done) = self.jobs.join_next() => self.on_job_done(done),
                 Some(request) = self.tag_requests.recv() => self.on_tag_request(request),
                 Some(event) = self.commands.next_event() => self.on_command_event(event),
+                Some(report) = self.bundles.reports.recv() => self.on_bundle_report(report),
                 () = self.triggers.saved() => self.on_events_saved(),
                 () = clock::sleep_until(due) => {}
                 () = task::yield_now(), if more == NextSend::Now => {}
@@ -234,12 +233,6 @@ impl Pump {
         }
         // Boxed, so that the future that runs for years does not reserve the memory of the drain.
         Box::pin(self.drain(broker, grace)).await;
-    }
-
-    /// Writes a piece of the page of tag values.
-    fn on_tag_request(&self, TagRequest { position, reply }: TagRequest) {
-        // A client that has gone needs none.
-        let _ = reply.send(tag_pieces::write_piece(&self.pipelines, position, now()));
     }
 
     /// Handles an event of a PLC task.
@@ -319,6 +312,7 @@ impl Pump {
             return;
         }
         self.status_tracker.on_mqtt_event(event);
+        self.bundles.on_mqtt_event(event);
         match *event {
             mqtt::MqttEvent::Connected { session, session_present, max_payload, .. } => {
                 self.commands.on_connected(session_present);
@@ -346,7 +340,11 @@ impl Pump {
             mqtt::MqttEvent::Refused { ticket: None, .. }
             | mqtt::MqttEvent::Deferred { ticket: None, .. }
             | mqtt::MqttEvent::SubscriptionRefused { .. } => {}
-            mqtt::MqttEvent::Received(ref message) => self.on_message(message),
+            mqtt::MqttEvent::Received(ref message) => {
+                if !self.on_offer(message) {
+                    self.on_message(message);
+                }
+            }
         }
     }
 

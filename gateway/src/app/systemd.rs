@@ -37,6 +37,11 @@ pub(crate) fn notify_waiting(reason: &str) {
     notify(&format!("READY=1\nSTATUS=not started: {reason}"));
 }
 
+/// Reports that the gateway starts again by itself, in the same process.
+pub(super) fn notify_restarting() {
+    notify("STATUS=starting with another configuration");
+}
+
 /// Reports that the gateway is shutting down.
 pub(super) fn notify_stopping() {
     notify("STOPPING=1");

@@ -3,8 +3,12 @@
 mod attempts;
 mod watched_files;
 
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
+use anyhow::Context;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -12,24 +16,48 @@ use tokio_util::sync::CancellationToken;
 use super::{EXIT_NEGATIVE, EXIT_OK, block_on};
 use crate::logging::Logging;
 
+/// How the process ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ProcessEnd {
+    /// With this exit code.
+    Exit(u8),
+    /// It starts again, with another configuration.
+    Restart,
+}
+
 /// Runs the gateway until SIGTERM or SIGINT.
 pub(super) fn run(path: &Path) -> anyhow::Result<u8> {
     // Passwords and keys are in memory, and a core dump would put them on the disk.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let log = Logging::start()?;
-    block_on(run_until_signal(path, &log)).or_else(|error| {
+    let end = block_on(run_until_signal(path, &log)).unwrap_or_else(|error| {
         log.print_error(&error);
-        Ok(EXIT_NEGATIVE)
-    })
+        ProcessEnd::Exit(EXIT_NEGATIVE)
+    });
+    // Writes what is left in it.
+    drop(log);
+    match end {
+        ProcessEnd::Exit(code) => Ok(code),
+        ProcessEnd::Restart => Err(exec_again()).context("cannot start again"),
+    }
 }
 
-async fn run_until_signal(path: &Path, log: &Logging) -> anyhow::Result<u8> {
+/// Replaces this process by a new one of the same program. Returns only if that fails. The process
+/// id stays, so a service manager, a container or a shell sees no end.
+fn exec_again() -> io::Error {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "edge-gateway".into());
+    // Also after an update has replaced the file: the trial is one of the configuration.
+    Command::new("/proc/self/exe").arg0(name).args(arguments).exec()
+}
+
+async fn run_until_signal(path: &Path, log: &Logging) -> anyhow::Result<ProcessEnd> {
     let stop = CancellationToken::new();
     let signals = stop_on_signal(stop.clone())?;
     ignore_stray_signals()?;
     tokio::select! {
-        code = attempts::run(path, log, &stop) => Ok(code),
-        () = signals => Ok(EXIT_OK),
+        end = attempts::run(path, log, &stop) => Ok(end),
+        () = signals => Ok(ProcessEnd::Exit(EXIT_OK)),
     }
 }
 

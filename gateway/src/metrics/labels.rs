@@ -112,6 +112,25 @@ labels! {
     }
 }
 
+labels! {
+    /// Value of the label `outcome` of `edge_bundle_offers_total`.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum OfferOutcome {
+        /// A bundle that is newer than the last one: it is fetched.
+        Followed = "followed",
+        /// Its bundle was here before, or the offer is repeated.
+        Old = "old",
+        /// It is no offer.
+        Malformed = "malformed",
+        /// The office has taken it back.
+        Withdrawn = "withdrawn",
+        /// An attempt to fetch its bundle has failed.
+        Failed = "failed",
+        /// Its bundle was fetched, and is tried.
+        Taken = "taken",
+    }
+}
+
 impl DropReason {
     /// Returns the reason with this label, if there is one.
     #[must_use]

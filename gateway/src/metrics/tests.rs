@@ -19,6 +19,14 @@ fn the_names_and_labels_of_the_series_are_a_contract() {
 
 /// Every series at the start of a gateway with one PLC, without the buckets of the histograms.
 const SERIES: &str = r#"edge_build_info{version="VERSION"} 1
+edge_bundle_counter 0
+edge_bundle_offers_total{outcome="failed"} 0
+edge_bundle_offers_total{outcome="followed"} 0
+edge_bundle_offers_total{outcome="malformed"} 0
+edge_bundle_offers_total{outcome="old"} 0
+edge_bundle_offers_total{outcome="taken"} 0
+edge_bundle_offers_total{outcome="withdrawn"} 0
+edge_bundle_on_trial 0
 edge_clock_synchronized 0
 edge_config_info{hash="hash"} 1
 edge_mqtt_ack_seconds_sum 0

@@ -56,7 +56,7 @@ pub enum BrokerRefusal {
         /// The client id.
         client_id: String,
     },
-    /// The subscription to the commands, `filter`: no command arrives.
+    /// The subscription to `filter`: no command, or no offer of a bundle, arrives.
     SubscriptionRefused {
         /// The topic filter.
         filter: String,
@@ -267,6 +267,11 @@ pub enum Headline {
         /// Which, when it ends, and what to do.
         sentence: String,
     },
+    /// A bundle is on trial, was taken back or could not be had.
+    Bundle {
+        /// Which, and what to do.
+        sentence: String,
+    },
     /// Every tag has a good value, and the broker takes the values.
     AllWell {
         /// Number of configured PLCs.
@@ -393,8 +398,8 @@ impl fmt::Display for BrokerRefusal {
             ),
             Self::SubscriptionRefused { filter, reason } => write!(
                 f,
-                "The broker refuses the subscription to {filter} ({reason}), so no command \
-                 arrives: allow this gateway to read there in the broker's access list (ACL), in \
+                "The broker refuses the subscription to {filter} ({reason}), so nothing arrives \
+                 from there: allow this gateway to read there in the broker's access list (ACL), in \
                  Mosquitto with the line \"topic read {filter}\"."
             ),
             Self::Deferred { topic, reason } => write!(
@@ -502,7 +507,8 @@ impl fmt::Display for Headline {
             Self::Tunnel { sentence }
             | Self::Storage { sentence }
             | Self::Clock { sentence }
-            | Self::Certificate { sentence } => f.write_str(sentence),
+            | Self::Certificate { sentence }
+            | Self::Bundle { sentence } => f.write_str(sentence),
             Self::Waiting { values, oldest } => write!(
                 f,
                 "The broker is connected, but {values} values wait for it, the oldest since \

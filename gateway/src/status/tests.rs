@@ -120,7 +120,7 @@ fn a_status_reads_back_from_its_json() {
 #[test]
 fn unknown_keys_of_a_newer_gateway_are_ignored() {
     let mut json = serde_json::to_value(healthy()).unwrap();
-    json["trial"] = serde_json::json!({"state": "confirmed"});
+    json["later"] = serde_json::json!({"state": "confirmed"});
 
     assert_eq!(serde_json::from_value::<Status>(json).unwrap(), healthy());
 }
@@ -444,7 +444,8 @@ fn all_is_well_only_when_every_part_is_up_and_every_tag_is_good() {
 /// before it is judged here.
 fn is_well(status: &Status) -> bool {
     // Whether a PLC can be written to says nothing about values.
-    let Status { state, gateway, tunnel, broker, certificates, queue, plcs, writes: _ } = status;
+    let Status { state, gateway, tunnel, broker, certificates, queue, plcs, writes: _, trial } =
+        status;
     let GatewayStatus { id: _, version: _, config: _, clock, started: _, at } = gateway;
     let BrokerStatus {
         state: broker_state,
@@ -476,6 +477,7 @@ fn is_well(status: &Status) -> bool {
         && refusal.is_none()
         && certificates.iter().all(|certificate| !certificate.urgent)
         && storage.is_none()
+        && trial.is_none()
         && oldest
             .as_ref()
             .is_none_or(|oldest| waits(oldest) <= i64::try_from(*max_wait_seconds).unwrap())

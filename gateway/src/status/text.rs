@@ -19,6 +19,7 @@ impl Status {
             .or_else(|| self.missing_value())
             .or_else(|| self.clock_problem())
             .or_else(|| self.certificate_problem())
+            .or_else(|| self.bundle_problem())
             .unwrap_or_else(|| Headline::AllWell {
                 plcs: self.plcs.len(),
                 broker: self.broker.address.clone().unwrap_or_default(),
@@ -72,6 +73,11 @@ impl Status {
     fn clock_problem(&self) -> Option<Headline> {
         let clock = self.gateway.clock.as_ref().filter(|clock| !clock.is_plausible())?;
         Some(Headline::Clock { sentence: clock.sentence.clone() })
+    }
+
+    /// Returns that a bundle is on trial, or is not what the office expects.
+    fn bundle_problem(&self) -> Option<Headline> {
+        Some(Headline::Bundle { sentence: self.trial.as_ref()?.sentence.clone() })
     }
 
     fn certificate_problem(&self) -> Option<Headline> {

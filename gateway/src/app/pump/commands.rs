@@ -221,6 +221,11 @@ impl Commands {
         self.backlog.on_heard(now());
     }
 
+    /// Acknowledges a message that is no command.
+    pub(super) fn acknowledge(&mut self, delivery: Option<DeliveryTag>) {
+        self.acknowledgements.extend(delivery);
+    }
+
     /// Records that the session ended: what is not acknowledged is sent again by the broker.
     pub(super) fn on_disconnected(&mut self) {
         self.acknowledgements.clear();

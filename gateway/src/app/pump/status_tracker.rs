@@ -13,6 +13,7 @@ use crate::app::certificates::{
     CertificateEnd, CertificateEnds, ExpiryNotice, ExpiryNotices, days_left,
 };
 use crate::app::{OFFLINE_PAYLOAD, status_topic};
+use crate::apply::BundleEvent;
 use crate::clock::{self, ClockAssessment};
 use crate::metrics::Metrics;
 use crate::model::{BadTag, LearnedLimits, RateLimit, Sentence, TagHealth, TrustLevel, UnixTime};
@@ -263,6 +264,18 @@ impl StatusTracker {
             }
             mqtt::MqttEvent::Acknowledged { .. } | mqtt::MqttEvent::Received(_) => {}
         }
+    }
+
+    /// Records which bundle the configuration comes from.
+    pub(super) fn set_bundle_counter(&mut self, counter: Option<u64>) {
+        self.update(|status| status.set_bundle_counter(counter));
+    }
+
+    /// Records what is to be known about a bundle.
+    pub(super) fn set_trial(&mut self, event: Option<&BundleEvent>) {
+        let trial = event.map(|event| (event.state, event.counter, event.sentence.clone()));
+        let set = |status: &mut Status| status.set_trial(trial, clock::now());
+        self.changed |= self.status.send_if_modified(set);
     }
 
     /// Records what is to be known about writes.

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::pipeline::PlcPipeline;
-use crate::metrics::{TagPiece, TagPosition};
+use super::{Pump, now};
+use crate::metrics::{TagPage, TagPiece, TagPosition, TagRequest};
 
 /// Time to write a piece. The only thread polls between two pieces.
 const MAX_PIECE_TIME: Duration = Duration::from_millis(1);
@@ -11,6 +12,21 @@ const MAX_PIECE_TIME: Duration = Duration::from_millis(1);
 const MAX_PIECE_BYTES: usize = 32 * 1024;
 /// Number of tags between two looks at the clock.
 const TAGS_PER_LOOK: usize = 32;
+
+impl Pump {
+    /// Returns the page of tag values, which this pump writes from now on.
+    pub(in crate::app) fn tag_page(&mut self) -> TagPage {
+        let (page, requests) = TagPage::new();
+        self.tag_requests = requests;
+        page
+    }
+
+    /// Writes a piece of the page of tag values.
+    pub(super) fn on_tag_request(&self, TagRequest { position, reply }: TagRequest) {
+        // A client that has gone needs none.
+        let _ = reply.send(write_piece(&self.pipelines, position, now()));
+    }
+}
 
 /// Returns the piece of the page at `position`. `now` is the time by which values are stale; the
 /// clock of the machine bounds how long writing may take.

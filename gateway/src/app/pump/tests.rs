@@ -1,3 +1,4 @@
+mod bundles;
 mod commands;
 mod events;
 mod unreliable_brokers;

@@ -11,8 +11,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::ProcessEnd;
 use super::watched_files::WatchedFiles;
-use crate::app::{self, AppError, systemd};
+use crate::app::{self, AppError, RunEnd, systemd};
+use crate::apply::{BOX_RUN_DIR, Bundles, BundlesError};
 use crate::cli::WAITING_FILE;
 use crate::cli::{EXIT_NEGATIVE, EXIT_OK};
 use crate::logging::Logging;
@@ -24,6 +26,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Pause before the same configuration is tried again; it doubles each time.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Time for something on this machine that is in the way of a bundle on trial to end.
+const BLOCKED_LIMIT: Duration = Duration::from_mins(10);
 
 /// Why the gateway did not start.
 #[derive(Debug)]
@@ -57,43 +61,135 @@ struct Reported {
     pause: Duration,
 }
 
-/// Runs the gateway until `stop` fires, and returns the exit code.
-pub(super) async fn run(path: &Path, log: &Logging, stop: &CancellationToken) -> u8 {
+/// Runs the gateway until `stop` fires, and returns how the process ends. The configuration is that
+/// of the bundle in use, or `own_file` if there is no bundle.
+pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken) -> ProcessEnd {
     let mut reported = Reported::default();
+    let mut bundles = match on_disk(stop, open_bundles(own_file)).await {
+        Ok(bundles) => bundles,
+        Err(end) => return end,
+    };
+    let started_at = Instant::now();
     loop {
-        let load_path = path.to_owned();
-        let loading = spawn_blocking(move || LoadAttempt {
-            watched: WatchedFiles::of(&load_path),
+        let (path, inbox) = files_of(bundles.as_ref(), own_file);
+        let load_path = path.clone();
+        let loading = move || LoadAttempt {
+            watched: WatchedFiles::of(&load_path, inbox),
             loaded: config::load(&load_path),
-        });
-        // The stop must not wait for a disk that does not answer.
-        let Some(loading) = stop.run_until_cancelled(loading).await else { return EXIT_OK };
-        let Ok(LoadAttempt { watched, loaded }) = loading else { return EXIT_NEGATIVE };
+        };
+        let LoadAttempt { watched, loaded } = match on_disk(stop, loading).await {
+            Ok(attempt) => attempt,
+            Err(end) => return end,
+        };
         let note = loaded.as_ref().ok().map(|loaded| WaitingNote::of(&loaded.config));
         note.iter().for_each(WaitingNote::remove);
         let failure = match loaded {
             Ok(loaded) => {
-                reported.on_loaded(&loaded, path);
-                match Box::pin(app::run(loaded, stop.clone())).await {
-                    Ok(()) => return EXIT_OK,
+                reported.on_loaded(&loaded, &path);
+                match Box::pin(app::run(loaded, &mut bundles, stop.clone())).await {
+                    Ok(RunEnd::Stopped) => return ProcessEnd::Exit(EXIT_OK),
+                    Ok(RunEnd::Restart) => return ProcessEnd::Restart,
                     Err(error @ AppError::TaskEnded) => StartFailure::Ended(error),
                     Err(error) => StartFailure::Blocked(error),
                 }
             }
             Err(rejected) => StartFailure::Rejected(rejected),
         };
+        let giving_up = give_up_if_hopeless(bundles, &failure, started_at, &path);
+        let is_given_up;
+        (is_given_up, bundles) = match on_disk(stop, giving_up).await {
+            Ok(given_up) => given_up,
+            Err(end) => return end,
+        };
+        if is_given_up {
+            continue;
+        }
         if !systemd::is_service() || matches!(failure, StartFailure::Ended(_)) {
             log.print(failure.to_text());
-            return EXIT_NEGATIVE;
+            return ProcessEnd::Exit(EXIT_NEGATIVE);
         }
-        let retry_at = reported.on_failure(&failure, path).map(|pause| Instant::now() + pause);
+        let retry_at = reported.on_failure(&failure, &path).map(|pause| Instant::now() + pause);
         note.iter().for_each(|note| note.write(reported.reason.clone()));
         let waited = stop.run_until_cancelled(wait(watched, retry_at)).await;
         note.iter().for_each(WaitingNote::remove);
         if waited.is_none() {
-            return EXIT_OK;
+            return ProcessEnd::Exit(EXIT_OK);
         }
+        bundles = match on_disk(stop, take_inbox(bundles)).await {
+            Ok(bundles) => bundles,
+            Err(end) => return end,
+        };
     }
+}
+
+/// Runs a job on a blocking thread. The stop does not wait for a disk that does not answer.
+async fn on_disk<T: Send + 'static>(
+    stop: &CancellationToken,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ProcessEnd> {
+    match stop.run_until_cancelled(spawn_blocking(job)).await {
+        Some(Ok(done)) => Ok(done),
+        Some(Err(_)) => Err(ProcessEnd::Exit(EXIT_NEGATIVE)),
+        None => Err(ProcessEnd::Exit(EXIT_OK)),
+    }
+}
+
+/// Opens the bundles of this box; without them it runs with its own file.
+fn open_bundles(own_file: &Path) -> impl FnOnce() -> Option<Bundles> + use<> {
+    let own_file = own_file.to_owned();
+    move || {
+        let opened = Bundles::open(&config::state_dir_of(&own_file), Path::new(BOX_RUN_DIR));
+        opened.inspect_err(log_unusable).ok()
+    }
+}
+
+/// Takes a bundle that a person brought meanwhile.
+fn take_inbox(bundles: Option<Bundles>) -> impl FnOnce() -> Option<Bundles> {
+    move || {
+        let mut bundles = bundles?;
+        if bundles.inbox().symlink_metadata().is_ok() {
+            let refreshed = bundles.refresh(Path::new(BOX_RUN_DIR));
+            refreshed.inspect_err(log_unusable).ok()?;
+        }
+        Some(bundles)
+    }
+}
+
+/// Takes the bundle in use back if the gateway cannot start with it. A port that another program
+/// uses may become free, so that waits for the time that a trial has. Returns whether there is
+/// another configuration to start with.
+fn give_up_if_hopeless(
+    bundles: Option<Bundles>,
+    failure: &StartFailure,
+    started_at: Instant,
+    path: &Path,
+) -> impl FnOnce() -> (bool, Option<Bundles>) + use<> {
+    let is_hopeless = match failure {
+        StartFailure::Rejected(_) => true,
+        StartFailure::Blocked(_) => started_at.elapsed() >= BLOCKED_LIMIT,
+        StartFailure::Ended(_) => false,
+    };
+    let cause = failure.to_log_text(path).lines().next().unwrap_or_default().to_owned();
+    move || {
+        let Some(mut bundles) = bundles else { return (false, None) };
+        if !is_hopeless {
+            return (false, Some(bundles));
+        }
+        let given_up = bundles.give_up(cause, Path::new(BOX_RUN_DIR));
+        (given_up.inspect_err(log_unusable).unwrap_or(false), Some(bundles))
+    }
+}
+
+fn log_unusable(error: &BundlesError) {
+    let reason = sources_of(error);
+    tracing::error!("bundles cannot be used, so the gateway runs with its own file: {reason}");
+}
+
+/// Returns the configuration file to use, and the file whose appearance changes that.
+fn files_of(bundles: Option<&Bundles>, own_file: &Path) -> (PathBuf, Option<PathBuf>) {
+    let active = bundles.and_then(|bundles| bundles.active.as_ref());
+    let file = active.map_or_else(|| own_file.to_owned(), |active| active.file.clone());
+    (file, bundles.map(Bundles::inbox))
 }
 
 /// Waits until one of the files has changed, or until `retry_at`.
@@ -172,7 +268,7 @@ impl StartFailure {
         match self {
             Self::Rejected(rejected) => rejected.to_string(),
             Self::Blocked(error) | Self::Ended(error) => {
-                format!("edge-gateway: {}", with_sources(error))
+                format!("edge-gateway: {}", sources_of(error))
             }
         }
     }
@@ -191,7 +287,7 @@ impl StartFailure {
                 )
             }
             Self::Blocked(error) | Self::Ended(error) => {
-                format!("{}; the gateway tries again by itself", with_sources(error))
+                format!("{}; the gateway tries again by itself", sources_of(error))
             }
         }
     }
@@ -207,8 +303,8 @@ fn notes_text(notes: &Notes, path: &Path) -> String {
     lines.join("\n")
 }
 
-fn with_sources(error: &AppError) -> String {
-    let sources = std::iter::successors(std::error::Error::source(error), |error| error.source());
+fn sources_of(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 

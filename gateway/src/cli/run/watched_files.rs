@@ -22,9 +22,9 @@ struct FileStamp {
 }
 
 impl WatchedFiles {
-    /// Looks at the files of this configuration.
-    pub(super) fn of(config_file: &Path) -> Self {
-        let files = std::iter::once(config_file.to_owned());
+    /// Looks at the files of this configuration, and at the place for a bundle that a person brings.
+    pub(super) fn of(config_file: &Path, inbox: Option<PathBuf>) -> Self {
+        let files = std::iter::once(config_file.to_owned()).chain(inbox);
         let files = files.chain(config::named_files(config_file));
         Self(files.map(|path| (path.clone(), stamp(&path))).collect())
     }
@@ -68,7 +68,7 @@ mod tests {
             ("file removed", &|| fs::remove_file(&file).unwrap()),
         ];
         for (name, change) in changes {
-            let watched = WatchedFiles::of(&file);
+            let watched = WatchedFiles::of(&file, None);
             assert!(!watched.has_changed(), "before: {name}");
             change();
             assert!(watched.has_changed(), "{name}");

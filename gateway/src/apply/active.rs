@@ -1,0 +1,346 @@
+//! Which configuration a start uses: that of the bundle in use, or the file of the box itself.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use provisioning::bundle::{
+    Acceptance, Bundle, BundleError, BundleSource, MAX_BUNDLE_BYTES, verify,
+};
+use provisioning::regular_file;
+use provisioning::trial::{InUse, RevertReason, TrialError, TrialOrigin, TrialSlot, Trials};
+use thiserror::Error;
+use tunnel::PublicKey;
+
+use super::bundle_dir::BundleDir;
+use super::sentence::{BundleEvent, BundleSentence};
+
+/// Where `edge-gateway-box` puts the decrypted secrets of each bundle.
+pub const BOX_RUN_DIR: &str = "/run/edge-gateway-box";
+/// The running time that a bundle has to be confirmed, until its configuration says another one.
+const DEFAULT_LIMIT: Duration = Duration::from_mins(10);
+/// Time for `edge-gateway-box` to decrypt the secrets of a bundle and to set up its network.
+const BOX_TIMEOUT: Duration = Duration::from_secs(60);
+const BOX_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest sentence of `edge-gateway-box`.
+const MAX_SENTENCE_BYTES: u64 = 4096;
+
+/// Why the bundles of a box cannot be used.
+#[derive(Debug, Error)]
+pub enum BundlesError {
+    /// The directory cannot be read or written, or the record in it is damaged.
+    #[error(transparent)]
+    Trial(#[from] TrialError<io::Error>),
+    /// The bundle in use is not what it was.
+    #[error("the bundle in use is damaged ({0}): load the newest bundle again")]
+    Damaged(#[source] BundleError),
+    /// The bundle in use cannot be read, or its files cannot be written.
+    #[error("the bundle in use cannot be unpacked: make room on the disk, and check its owner")]
+    Unpack(#[source] io::Error),
+    /// `edge-gateway-box` has not done its part.
+    #[error("edge-gateway-box does not prepare the bundle: {0}")]
+    Box(String),
+}
+
+/// What `edge-gateway-box` has done for a bundle.
+enum BoxOutcome {
+    /// There is no such program here, or nothing for it to do.
+    Nothing,
+    /// The secrets are in this directory.
+    Ready(PathBuf),
+    /// It refuses the bundle, or does not answer.
+    Refused {
+        /// Why.
+        sentence: String,
+        /// Where the secrets would be.
+        secrets: PathBuf,
+    },
+}
+
+/// The bundles of a box, and the one in use.
+#[derive(Debug)]
+pub struct Bundles {
+    pub(super) trials: Trials<BundleDir>,
+    /// The one in use; none before the first.
+    pub active: Option<ActiveBundle>,
+    /// What happened with bundles since the last start, to be published.
+    pub events: Vec<BundleEvent>,
+}
+
+/// The bundle in use.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ActiveBundle {
+    /// Its `gateway.toml`, unpacked.
+    pub file: PathBuf,
+    /// Its counter.
+    pub counter: u64,
+    /// `gateway.id` that it is for.
+    pub gateway: String,
+    /// Whether it is on trial.
+    pub is_on_trial: bool,
+    /// Whether there is one to go back to.
+    pub has_predecessor: bool,
+    /// Whether it is on trial and came by an offer, which the broker retains.
+    pub is_offered: bool,
+}
+
+impl Bundles {
+    /// Takes a bundle that a person brought, counts the start of one on trial, and unpacks the one
+    /// in use. Waits up to 60 s for `edge-gateway-box` if the bundle has something for it.
+    ///
+    /// # Errors
+    /// When bundles cannot be read or written.
+    pub fn open(state_dir: &Path, box_run_dir: &Path) -> Result<Self, BundlesError> {
+        let dir = BundleDir::new(state_dir);
+        let mut events = Vec::new();
+        let trials = match Trials::open(dir.clone(), DEFAULT_LIMIT) {
+            // A person can still bring the newest bundle.
+            Err(error @ TrialError::Record(_)) => {
+                events.push(unusable(&error));
+                Trials::renew(dir, DEFAULT_LIMIT)
+            }
+            opened => opened?,
+        };
+        let mut bundles = Self { trials, active: None, events };
+        bundles.refresh(box_run_dir)?;
+        Ok(bundles)
+    }
+
+    /// Does what [`Self::open`] does again, for a process that has not started the gateway yet.
+    ///
+    /// # Errors
+    /// When bundles cannot be read or written.
+    pub fn refresh(&mut self, box_run_dir: &Path) -> Result<(), BundlesError> {
+        if self.trials.storage().has_inbox() {
+            let event = self.take_inbox(None);
+            self.events.push(event);
+        }
+        let counter = self.tried_counter();
+        if let Some(reason) = self.trials.start()? {
+            self.report_reverted(counter, &reason);
+        }
+        if let Err(error) = self.activate(box_run_dir) {
+            // The gateway runs with the file of the box, and takes the newest bundle.
+            self.events.push(unusable(&error));
+        }
+        Ok(())
+    }
+
+    /// Returns the file whose appearance changes which bundle is in use.
+    #[must_use]
+    pub fn inbox(&self) -> PathBuf {
+        self.trials.storage().inbox()
+    }
+
+    /// Returns the bundle in use unpacked. One on trial that cannot be unpacked is taken back.
+    fn activate(&mut self, box_run_dir: &Path) -> Result<(), BundlesError> {
+        loop {
+            let slot = match self.trials.in_use() {
+                InUse::Nothing => return Ok(()),
+                InUse::Confirmed(slot) | InUse::OnTrial { slot, .. } => slot,
+            };
+            let record = self.trials.record();
+            let has_other = record.tried.is_some() && record.confirmed.is_some();
+            let error = match self.unpack(slot, has_other, box_run_dir) {
+                Ok(active) => {
+                    self.active = Some(active);
+                    return Ok(());
+                }
+                Err(error) if has_other => error,
+                Err(error) => return Err(error),
+            };
+            self.revert(RevertReason::Unusable { cause: with_sources(&error) })?;
+        }
+    }
+
+    fn unpack(
+        &mut self,
+        slot: TrialSlot,
+        has_other: bool,
+        box_run_dir: &Path,
+    ) -> Result<ActiveBundle, BundlesError> {
+        let dir = self.trials.storage().clone();
+        let bytes = dir.read_slot(slot).map_err(BundlesError::Unpack)?;
+        let keys = dir.keys();
+        // It was checked when it came: for this box, with a larger counter.
+        let acceptance = Acceptance {
+            keys: keys.as_ref(),
+            gateway: None,
+            tunnel_public_key: None,
+            last_counter: None,
+            source: BundleSource::ByHand,
+        };
+        let verified = verify(&bytes, &acceptance).map_err(BundlesError::Damaged)?;
+        let manifest = verified.bundle.manifest();
+        let secrets = match wait_for_box(&verified.bundle, box_run_dir) {
+            BoxOutcome::Nothing => dir.own_secrets(),
+            BoxOutcome::Ready(secrets) => Some(secrets),
+            BoxOutcome::Refused { sentence, .. } if has_other => {
+                return Err(BundlesError::Box(sentence));
+            }
+            // There is nothing else to run. The gateway waits for the files that it needs.
+            BoxOutcome::Refused { sentence, secrets } => {
+                self.events.push(unusable(&BundlesError::Box(sentence)));
+                Some(secrets)
+            }
+        };
+        let file =
+            dir.unpack(slot, &verified.bundle, secrets.as_deref()).map_err(BundlesError::Unpack)?;
+        let record = self.trials.record();
+        Ok(ActiveBundle {
+            file,
+            counter: manifest.counter,
+            gateway: manifest.gateway.clone(),
+            is_on_trial: record.tried.is_some(),
+            has_predecessor: record.tried.is_some() && record.confirmed.is_some(),
+            is_offered: record.tried.as_ref().is_some_and(|one| one.origin == TrialOrigin::Offered),
+        })
+    }
+
+    /// Takes the bundle that a person brought: it is in use from the next start. Returns what to
+    /// say about it.
+    pub(super) fn take_inbox(&mut self, own_key: Option<PublicKey>) -> BundleEvent {
+        let dir = self.trials.storage().clone();
+        let staged = match dir.read_inbox() {
+            Ok(bytes) => self.stage(&bytes, BundleSource::ByHand, own_key),
+            Err(error) => Err(format!(
+                "{} is no file of at most {MAX_BUNDLE_BYTES} bytes ({error}): load it again",
+                dir.inbox().display()
+            )),
+        };
+        let (event, refusal) = match staged {
+            Ok(event) => (event, None),
+            Err(reason) => {
+                let sentence = BundleSentence::InboxRefused { reason: reason.clone() };
+                (BundleEvent::new("refused", None, &sentence), Some(reason))
+            }
+        };
+        if let Err(error) = dir.close_inbox(refusal.as_deref()) {
+            // It would be taken again at each start, where its counter is refused.
+            tracing::warn!(%error, "the bundle that was loaded cannot be removed");
+        }
+        event
+    }
+
+    /// Puts a bundle on trial. Returns what to say about it, or why it is refused.
+    pub(super) fn stage(
+        &mut self,
+        bytes: &[u8],
+        source: BundleSource,
+        own_key: Option<PublicKey>,
+    ) -> Result<BundleEvent, String> {
+        let keys = self.trials.storage().keys();
+        let last = Some(self.trials.record().last_counter()).filter(|last| *last > 0);
+        let acceptance = Acceptance {
+            keys: keys.as_ref(),
+            gateway: self.active.as_ref().map(|active| active.gateway.as_str()),
+            tunnel_public_key: own_key,
+            last_counter: last,
+            source,
+        };
+        let verified = verify(bytes, &acceptance).map_err(|error| error.to_string())?;
+        let counter = verified.bundle.manifest().counter;
+        let origin = match source {
+            BundleSource::ByHand => TrialOrigin::ByHand,
+            BundleSource::Pulled => TrialOrigin::Offered,
+        };
+        let staged = self.trials.stage(bytes, counter, origin);
+        staged.map_err(|error| with_sources(&error))?;
+        // A list of keys is signed by the list before it, so it holds even if the bundle does not.
+        if let Err(error) = self.trials.storage().set_keys(&verified.keys) {
+            return Err(format!("the signing keys cannot be stored: {error}"));
+        }
+        let has_other = self.trials.record().confirmed.is_some();
+        let sentence = BundleSentence::Staged { counter, has_other };
+        Ok(BundleEvent::new("staged", Some(counter), &sentence))
+    }
+
+    /// Returns whether these bytes are the bundle in use, or a later one of this gateway.
+    pub(super) fn is_own_or_later(&self, bytes: &[u8]) -> bool {
+        let Some(active) = &self.active else { return false };
+        let keys = self.trials.storage().keys();
+        let acceptance = Acceptance {
+            keys: keys.as_ref(),
+            gateway: Some(&active.gateway),
+            tunnel_public_key: None,
+            last_counter: Some(active.counter.saturating_sub(1)).filter(|last| *last > 0),
+            source: BundleSource::Pulled,
+        };
+        verify(bytes, &acceptance).is_ok()
+    }
+
+    /// Takes the bundle on trial back, if there is one before it.
+    pub(super) fn revert(&mut self, reason: RevertReason) -> Result<(), BundlesError> {
+        let counter = self.tried_counter();
+        let reason = self.trials.revert(reason)?;
+        self.report_reverted(counter, &reason);
+        Ok(())
+    }
+
+    /// Takes the bundle on trial back because the gateway cannot start with it, and unpacks the one
+    /// before it. Returns whether there is one.
+    ///
+    /// # Errors
+    /// When bundles cannot be read or written.
+    pub fn give_up(&mut self, cause: String, box_run_dir: &Path) -> Result<bool, BundlesError> {
+        if !self.active.as_ref().is_some_and(|active| active.has_predecessor) {
+            return Ok(false);
+        }
+        self.revert(RevertReason::Unusable { cause })?;
+        self.active = None;
+        self.activate(box_run_dir)?;
+        Ok(true)
+    }
+
+    fn tried_counter(&self) -> Option<u64> {
+        self.trials.record().tried.as_ref().map(|tried| tried.counter)
+    }
+
+    fn report_reverted(&mut self, counter: Option<u64>, reason: &RevertReason) {
+        let sentence = BundleSentence::Reverted {
+            counter: counter.unwrap_or_default(),
+            reason: reason.to_string(),
+        };
+        tracing::warn!(target: super::LOG_TARGET, "{sentence}");
+        self.events.push(BundleEvent::new("reverted", counter, &sentence));
+    }
+}
+
+/// Waits until `edge-gateway-box` has done its part.
+fn wait_for_box(bundle: &Bundle<'_>, run_dir: &Path) -> BoxOutcome {
+    let counter = bundle.manifest().counter;
+    let has_network = bundle.files().keys().any(|name| name.starts_with("network/"));
+    if !run_dir.is_dir() || !(has_network || bundle.sealed_secrets().is_some()) {
+        return BoxOutcome::Nothing;
+    }
+    let secrets = run_dir.join(counter.to_string());
+    let refused = run_dir.join(format!("{counter}.refused"));
+    let deadline = Instant::now() + BOX_TIMEOUT;
+    loop {
+        if secrets.is_dir() {
+            return BoxOutcome::Ready(secrets);
+        }
+        if let Ok(sentence) = regular_file::read(&refused, MAX_SENTENCE_BYTES) {
+            let sentence = String::from_utf8_lossy(&sentence).trim().to_owned();
+            return BoxOutcome::Refused { sentence, secrets };
+        }
+        if Instant::now() >= deadline {
+            let sentence =
+                "nothing after 60 s; `systemctl status edge-gateway-box-apply` shows why";
+            return BoxOutcome::Refused { sentence: sentence.to_owned(), secrets };
+        }
+        thread::sleep(BOX_POLL_INTERVAL);
+    }
+}
+
+fn unusable(error: &dyn std::error::Error) -> BundleEvent {
+    let sentence = BundleSentence::Unusable { reason: with_sources(error) };
+    tracing::error!(target: super::LOG_TARGET, "{sentence}");
+    BundleEvent::new("refused", None, &sentence)
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}

@@ -1,0 +1,330 @@
+//! Promise 9: a change of the configuration that loses the hub, the broker or the web server takes
+//! itself back, says why through the old path, and stays back.
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use e2e::{EVENT_TIMEOUT, Gateway, Namespace, Office, Process, RECOVERY_TIMEOUT, Subscriber};
+use provisioning::bundle::{Acceptance, BundleSource, verify};
+use provisioning::enrolment::BoxKeys;
+use ring::digest::{SHA256, digest};
+use serde_json::Value;
+
+/// The shortest time of a trial, and the time to end it.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(60 + 50);
+const PLC: &str = "192.168.1.10";
+const URL: &str = "[bundle]\nurl = \"http://10.77.0.1/bundles\"\nconfirm = \"1m\"\n";
+
+/// An office with a hub: WireGuard, Mosquitto, and a web server with the bundles.
+struct Hub {
+    office: Office,
+    namespace: Namespace,
+    password: String,
+    broker: Process,
+}
+
+/// A box without `edge-gateway-box`: its operator decrypts the secrets.
+struct Box {
+    id: &'static str,
+    keys: BoxKeys,
+    state: PathBuf,
+    namespace: Namespace,
+    gateway: Option<Process>,
+    _plc: Process,
+}
+
+impl Hub {
+    /// Starts a hub for these sites, each with a box that is enrolled.
+    fn start(sites: &[&'static str]) -> (Self, Vec<Box>) {
+        let office = Office::new("192.0.2.1:51820");
+        let mut boxes = Vec::new();
+        for id in sites {
+            office.run(&["add", id, "--location", id, "--template", "pump"]);
+            office.change(&format!("sites/{id}.toml"), |text| format!("{text}\n{URL}"));
+            let state = office.path(format!("boxes/{id}"));
+            let keys = BoxKeys::open_or_create(&state.join("keys")).expect("keys are made");
+            let enrolment = keys.enrolment().expect("it is signed");
+            let file = office.path(enrolment.file_name());
+            fs::write(&file, enrolment.to_string()).expect("the directory is writable");
+            office.run(&["enrol", id, &file.display().to_string()]);
+            boxes.push((*id, keys, state));
+        }
+        office.run(&["build"]);
+        let namespace = Namespace::new();
+        let interface = office.start_hub(&namespace);
+        // It lives as long as the namespace.
+        std::mem::forget(interface);
+        let listener = format!("listener 1883 {}", Office::HUB);
+        let broker = office.start_mosquitto(|program| namespace.command(program), &listener);
+        serve_bundles(&namespace, office.path("out/bundles"));
+        let password = office.read("secrets/office/mqtt.password").trim().to_owned();
+        let hub = Self { office, namespace, password, broker };
+        let boxes = (0..).zip(boxes).map(|(number, one)| Box::connect(&hub, number, one)).collect();
+        (hub, boxes)
+    }
+
+    fn bundle(&self, id: &str) -> Vec<u8> {
+        let path = self.office.path(format!("out/bundles/edge-bundle-{id}.tar"));
+        fs::read(path).expect("it was built")
+    }
+
+    fn subscribe(&self, filter: &str) -> Subscriber {
+        let user = ["-u", "office", "-P", &self.password];
+        self.namespace.subscribe_as(&user, Office::HUB, filter)
+    }
+
+    /// Builds the next bundle of a site and offers it.
+    fn offer(&self, id: &str) -> u64 {
+        self.office.run(&["build", id]);
+        let bytes = self.bundle(id);
+        let counter = counter_of(&bytes);
+        let sha256: String =
+            digest(&SHA256, &bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let offer =
+            format!(r#"{{"counter":{counter},"size":{},"sha256":"{sha256}"}}"#, bytes.len());
+        let topic = format!("edge/{id}/offer");
+        self.namespace.run(
+            "mosquitto_pub",
+            &[
+                "-h",
+                Office::HUB,
+                "-u",
+                "office",
+                "-P",
+                &self.password,
+                "-r",
+                "-q",
+                "1",
+                "-t",
+                &topic,
+                "-m",
+                &offer,
+            ],
+        );
+        counter
+    }
+
+    /// Changes the file of a site.
+    fn change(&self, id: &str, change: impl FnOnce(String) -> String) {
+        self.office.change(&format!("sites/{id}.toml"), change);
+    }
+}
+
+impl Box {
+    fn connect(
+        hub: &Hub,
+        number: usize,
+        (id, keys, state): (&'static str, BoxKeys, PathBuf),
+    ) -> Self {
+        let namespace = Namespace::new();
+        let (near, far) = (4 * number + 1, 4 * number + 2);
+        let ends = (format!("192.0.2.{near}/30"), format!("192.0.2.{far}/30"));
+        let device = format!("cable{number}");
+        hub.namespace.connect((&device, &ends.0), &namespace, ("cable", &ends.1));
+        namespace.ip(&["route", "replace", "default", "via", &format!("192.0.2.{near}")]);
+        namespace.ip(&["address", "add", &format!("{PLC}/24"), "dev", "lo"]);
+        let program = Gateway::program().display().to_string();
+        let listen = format!("{PLC}:502");
+        let arguments = ["simulate", "--model", "M241", "--listen", &listen];
+        let plc = Process::start(namespace.command(&program).args(arguments));
+        Self { id, keys, state, namespace, gateway: None, _plc: plc }
+    }
+
+    /// Brings a bundle to the box, with the secrets that its operator has decrypted.
+    fn load(&self, bundle: &[u8]) {
+        let dir = self.state.join("bundle");
+        let acceptance = Acceptance {
+            keys: None,
+            gateway: None,
+            tunnel_public_key: Some(self.keys.tunnel_public_key()),
+            last_counter: None,
+            source: BundleSource::ByHand,
+        };
+        let verified = verify(bundle, &acceptance).expect("it is for this box");
+        let sealed = verified.bundle.sealed_secrets().expect("it has a password");
+        for (name, content) in self.keys.unseal(sealed).expect("it is for this box") {
+            write_secret(&dir.join(name), &content);
+        }
+        let key = fs::read(self.state.join("keys/tunnel.key")).expect("it was made");
+        write_secret(&dir.join("secrets/tunnel.key"), &key);
+        fs::write(dir.join("inbox.tar"), bundle).expect("the directory is writable");
+    }
+
+    fn start(&mut self) {
+        let program = Gateway::program().display().to_string();
+        let mut command = self.namespace.command(&program);
+        // There is no such file: everything comes from the bundle.
+        command.arg("run").arg(self.state.join("gateway.toml"));
+        self.gateway = Some(Process::start(command.env("EDGE_GATEWAY__STATE_DIR", &self.state)));
+    }
+}
+
+fn write_secret(path: &Path, content: &[u8]) {
+    fs::create_dir_all(path.parent().expect("a directory")).expect("the directory is writable");
+    fs::write(path, content).expect("the directory is writable");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("its own file");
+}
+
+fn counter_of(bundle: &[u8]) -> u64 {
+    let acceptance = Acceptance {
+        keys: None,
+        gateway: None,
+        tunnel_public_key: None,
+        last_counter: None,
+        source: BundleSource::ByHand,
+    };
+    verify(bundle, &acceptance).expect("it was built").bundle.manifest().counter
+}
+
+/// Serves the files of a directory below `/bundles/`, on port 80 in the tunnel, until the test ends.
+fn serve_bundles(namespace: &Namespace, dir: PathBuf) {
+    let listener = namespace.enter(|| TcpListener::bind((Office::HUB, 80)).expect("a free port"));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut line = String::new();
+            let mut reader = BufReader::new(&stream);
+            if reader.read_line(&mut line).is_err() {
+                continue;
+            }
+            let mut header = String::new();
+            while reader.read_line(&mut header).is_ok_and(|read| read > 2) {
+                header.clear();
+            }
+            let name = line.split(' ').nth(1).and_then(|path| path.strip_prefix("/bundles/"));
+            let file = name.filter(|name| !name.contains('/')).map(|name| dir.join(name));
+            let answer = file.and_then(|file| fs::read(file).ok());
+            let (status, body) =
+                answer.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
+            // A gateway that went away is the business of the test.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        }
+    });
+}
+
+/// What is wrong with a bundle, by the site that gets it.
+const FAULTS: [(&str, &str); 4] = [
+    ("wrong-hub-key", "the tunnel did not come up"),
+    ("wrong-broker", "the broker did not accept the connection"),
+    ("no-offers", "the broker sent no offer"),
+    ("dead-url", "the bundle could not be fetched again"),
+];
+
+impl Hub {
+    /// Offers each site a bundle with its fault.
+    fn offer_faults(&self) -> Vec<u64> {
+        let staged = self.subscribe("edge/no-offers/event");
+        let fleet = self.office.read("fleet.toml");
+        let rebuild = |id: &str, change: &dyn Fn(String) -> String| {
+            self.office.change("fleet.toml", change);
+            let counter = self.offer(id);
+            fs::write(self.office.path("fleet.toml"), &fleet).expect("the directory is writable");
+            counter
+        };
+        let line = |key: &str| {
+            let found = fleet.lines().find(|line| line.starts_with(key)).expect("it is there");
+            found.to_owned()
+        };
+        let (key, address) = (line("public_key"), line("address"));
+        let other = tunnel::PrivateKey::generate().public_key();
+        let wrong_key = |text: String| text.replace(&key, &format!("public_key = \"{other}\""));
+        let wrong_broker = |text: String| text.replace(&address, "address = \"10.77.0.9\"");
+        self.change("wrong-broker", |text| text.replace("10.77.0.1/", "10.77.0.9/"));
+        self.change("dead-url", |text| text.replace("/bundles", "/nothing"));
+        // The access list of Mosquitto grants a subscription, and then sends nothing.
+        let same = |text: String| text;
+        let acl = "out/hubs/hub-a/etc/mosquitto/edge.acl";
+        let without = self.office.read(acl).replace("topic read edge/no-offers/offer\n", "");
+        let faults: [&dyn Fn(String) -> String; 4] = [&wrong_key, &wrong_broker, &same, &same];
+        self.office.change("templates/pump.toml", |text| text.replace("\"1s\"", "\"2s\""));
+        let sites = FAULTS.iter().map(|(site, _)| *site).zip(faults);
+        let counters: Vec<u64> = sites.map(|(site, fault)| rebuild(site, fault)).collect();
+        staged.wait_for("staged", EVENT_TIMEOUT, |message| message.json()["state"] == "staged");
+        fs::write(self.office.path(acl), without).expect("the directory is writable");
+        self.broker.signal("HUP");
+        counters
+    }
+}
+
+#[test]
+fn as_root_a_bundle_that_loses_the_hub_takes_itself_back_and_stays_back() {
+    let sites = FAULTS.map(|(site, _)| site);
+    let (hub, mut boxes) = Hub::start(&sites);
+    for one in &mut boxes {
+        one.load(&hub.bundle(one.id));
+        one.start();
+    }
+    let statuses = hub.subscribe("edge/+/status");
+    let mut left: Vec<_> = sites.to_vec();
+    while !left.is_empty() {
+        let status = wait_for_status(&statuses, RECOVERY_TIMEOUT, |status| runs(status, 1));
+        left.retain(|site| status["gateway"]["id"] != *site);
+    }
+
+    let counters = hub.offer_faults();
+    assert_eq!(counters, [2; 4]);
+    let mut left: Vec<_> = FAULTS.to_vec();
+    while !left.is_empty() {
+        let status = wait_for_status(&statuses, TRIAL_TIMEOUT, |status| {
+            status["gateway"]["config"]["counter"] == 1 && status["trial"]["state"] == "reverted"
+        });
+        assert_eq!(status["trial"]["counter"], 2);
+        let sentence = status["trial"]["sentence"].as_str().expect("a sentence").to_owned();
+        left.retain(|(site, reason)| {
+            let is_it = status["gateway"]["id"] == *site;
+            assert!(!is_it || sentence.contains(reason), "{site}: {sentence}");
+            !is_it
+        });
+    }
+    // The offer is still there, and is not taken again; the next one is.
+    hub.change("dead-url", |text| text.replace("/nothing", "/bundles"));
+    assert_eq!(hub.offer("dead-url"), 3);
+    wait_for_status(&statuses, RECOVERY_TIMEOUT, |status| {
+        status["gateway"]["id"] == "dead-url" && runs(status, 3)
+    });
+}
+
+/// Waits for a status of a site that fits.
+fn wait_for_status(statuses: &Subscriber, limit: Duration, fits: impl Fn(&Value) -> bool) -> Value {
+    statuses.wait_for("the status", limit, |message| fits(&message.json())).json()
+}
+
+fn runs(status: &Value, counter: u64) -> bool {
+    status["gateway"]["config"]["counter"] == counter && status["trial"].is_null()
+}
+
+#[test]
+fn as_root_a_bundle_is_loaded_fetched_and_confirmed() {
+    let (hub, mut boxes) = Hub::start(&["amsterdam-01"]);
+    let id = boxes[0].id;
+    let statuses = hub.subscribe(&format!("edge/{id}/status"));
+    boxes[0].load(&hub.bundle(id));
+    boxes[0].start();
+    let first = counter_of(&hub.bundle(id));
+    wait_for_status(&statuses, RECOVERY_TIMEOUT, |status| runs(status, first));
+
+    // The next one is fetched, tried and confirmed, without a gap in the values.
+    let events = hub.subscribe(&format!("edge/{id}/event"));
+    let data = hub.subscribe(&format!("edge/{id}/data/#"));
+    data.next(EVENT_TIMEOUT);
+    hub.office.change("templates/pump.toml", |text| text.replace("\"1s\"", "\"500ms\""));
+    let second = hub.offer(id);
+    assert_eq!(second, first + 1);
+    let state = |message: &e2e::Message, state: &str| {
+        let body = message.json();
+        body["event"] == "bundle" && body["state"] == state && body["counter"] == second
+    };
+    events.wait_for("staged", EVENT_TIMEOUT, |message| state(message, "staged"));
+    events.wait_for("confirmed", RECOVERY_TIMEOUT, |message| state(message, "confirmed"));
+    wait_for_status(&statuses, EVENT_TIMEOUT, |status| runs(status, second));
+    // The old one is never taken again, and costs nothing.
+    let process = boxes[0].gateway.as_ref().expect("it runs");
+    assert!(process.log().contains("is confirmed"));
+}
