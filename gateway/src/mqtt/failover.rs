@@ -103,6 +103,8 @@ impl BrokerFailover {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const HALF: f64 = 0.5;
@@ -195,15 +197,21 @@ mod tests {
         counts.windows(10).map(|second| second.iter().sum()).max().unwrap()
     }
 
-    proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
         fn gateways_that_lose_their_broker_together_do_not_return_together(seed: u64) {
             const FLEET: u32 = 2_000;
             let counts = attempts(FLEET, 600, seed);
-            let share = |from: usize| f64::from(most_in_a_second(&counts[from * 10..])) / f64::from(FLEET);
-            println!("{:?}", [0, 1, 2, 5, 10, 30, 60, 120].map(share));
+            // From seconds after the loss on: the share of the fleet that one second sees.
+            for (from, percent) in [(2, 60), (10, 25), (30, 10), (120, 8)] {
+                let most = most_in_a_second(&counts[from * 10..]);
+                prop_assert!(most * 100 < FLEET * percent, "{most} of {FLEET} from {from} s on");
+            }
+            // At once, too, they are spread over a second.
+            let most = counts.iter().copied().max().unwrap();
+            prop_assert!(most * 100 < FLEET * 25, "{most} of {FLEET} in a tenth of a second");
         }
     }
 }

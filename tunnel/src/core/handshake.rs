@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause with its jitter: a hub that is up again is found within this time.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// Largest random delay of a first pause and of a renewal.
+/// Largest random delay of a short pause and of a renewal.
 const MAX_JITTER: Duration = Duration::from_millis(333);
+/// Pause from which on half of it is random. The shorter ones decide when a dead hub is left for
+/// the next one.
+const SPREAD_FROM: Duration = Duration::from_secs(10);
 /// Age of a session at which it is renewed (REKEY_AFTER_TIME).
 const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// Additional age if the other end began the session: it renews the session first.
@@ -160,13 +163,13 @@ impl HandshakeTimer {
     }
 }
 
-/// Returns a pause between half and all of `pause`, but at least [`FIRST_PAUSE`].
+/// Returns a pause between half and all of `pause`; those below [`SPREAD_FROM`] stay as they are.
 ///
 /// Without jitter a fleet would retry in step, and overload its hub when it returns. A third of a
 /// second does not change that within an hour: sites that lost their hub together need pauses that
-/// differ by about their own length.
+/// differ by about half of their length.
 fn with_jitter(pause: Duration, random: f64) -> Duration {
-    let shortest = (pause / 2).max(FIRST_PAUSE);
+    let shortest = if pause < SPREAD_FROM { pause } else { pause / 2 };
     let longest = (pause + MAX_JITTER).min(MAX_PAUSE);
     shortest + longest.saturating_sub(shortest).mul_f64(random)
 }
@@ -263,7 +266,7 @@ mod tests {
     #[test]
     fn pauses_grow_by_half_from_5_s_to_30_s_and_half_of_each_is_random() {
         let (shortest, longest) = (pauses(1, 0.0), pauses(1, 1.0));
-        assert_eq!(shortest[..3], [5000, 5000, 5625].map(Duration::from_millis));
+        assert_eq!(shortest[..3], [5000, 7500, 5625].map(Duration::from_millis));
         assert_eq!(longest[..3], [5333, 7833, 11_583].map(Duration::from_millis));
         assert_eq!((shortest[9], longest[9]), (MAX_PAUSE / 2, MAX_PAUSE));
     }
