@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, DatetimeFormat, Durability, Gateway, HostPort, JsonFormat, Lower, Metrics,
-    Mqtt, MqttVersion, OnFull, Pacing, PayloadShape, Plc, Publish, Qos, Queue, QueueOrder, Scheme,
-    Tag, Tls, Via,
+    Broker, BundleSettings, Config, DatetimeFormat, Durability, Gateway, HostPort, JsonFormat,
+    Lower, Metrics, Mqtt, MqttVersion, OnFull, Pacing, PayloadShape, Plc, Publish, Qos, Queue,
+    QueueOrder, Scheme, Tag, Tls, Via,
 };
 use provisioning::plc::{ByteOrder, IecType, Location, PlcModel, Table};
 
@@ -31,6 +31,7 @@ pub(crate) fn config(plcs: usize) -> Config {
             writes_in_clear: false,
         },
         queue: queue(),
+        bundle: BundleSettings::default(),
         metrics: Metrics { listen: Vec::new(), tags: false },
         plcs: (0..plcs).map(|n| plc(&format!("plc{n}"), &["temperature", "pressure"])).collect(),
     }

@@ -49,8 +49,9 @@ pub(crate) use suggest::nearest;
 #[cfg(feature = "office")]
 pub(crate) use syntax::{not_toml, not_utf8};
 pub use typed::{
-    Broker, ClientCertificate, Config, Credentials, DatetimeFormat, Durability, EventTrigger,
-    Gateway, HostPort, Listen, Lower, Metrics, Mqtt, MqttVersion, NotAProgramId, Number, OnFull,
-    Pacing, PayloadShape, Plc, ProgramId, Publish, Qos, Queue, QueueOrder, Scaling, Scheme, Secret,
-    Tag, Tls, Tunnel, TunnelMode, Validity, Via, Will, WritableValue, WriteRate, WriteRule,
+    Broker, BundleSettings, BundleUrl, ClientCertificate, Config, Credentials, DatetimeFormat,
+    Durability, EventTrigger, Gateway, HostPort, Listen, Lower, Metrics, Mqtt, MqttVersion,
+    NotAProgramId, Number, OnFull, Pacing, PayloadShape, Plc, ProgramId, Publish, Qos, Queue,
+    QueueOrder, Scaling, Scheme, Secret, Tag, Tls, Tunnel, TunnelMode, Validity, Via, Will,
+    WritableValue, WriteRate, WriteRule,
 };

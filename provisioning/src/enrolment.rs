@@ -8,7 +8,7 @@ mod sealed;
 #[cfg(test)]
 mod tests;
 
-pub use box_keys::{BoxKeys, BoxKeysError};
+pub use box_keys::{BoxKeys, BoxKeysError, CERTIFICATE_SECRET, TUNNEL_SECRET};
 pub use sealed::{SealError, UnsealedFiles, seal_secrets, unseal_secrets};
 
 use std::fmt;

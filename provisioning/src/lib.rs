@@ -14,5 +14,7 @@ pub mod office;
 pub mod plan;
 pub mod plc;
 pub mod regular_file;
+#[cfg(feature = "root-helper")]
+pub mod root_helper;
 pub mod trial;
 pub mod wg_quick;

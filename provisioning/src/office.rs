@@ -5,6 +5,7 @@
 pub mod address_plan;
 pub mod authority;
 pub mod boxes;
+pub mod broker;
 pub mod build;
 pub mod certificates;
 pub mod cli;
@@ -17,6 +18,8 @@ mod hub_choice;
 pub mod import;
 pub mod output_batch;
 pub mod output_file;
+pub mod rollout;
 pub mod secrets;
 pub mod signing;
 pub mod site_edit;
+pub mod site_report;

@@ -106,6 +106,30 @@ fn a_broker_outside_the_allowed_ips_is_rejected() {
 }
 
 #[test]
+fn bundles_are_fetched_through_the_tunnel_or_not_at_all() {
+    let with_url =
+        |url: &str| FILE.replace("[[plc]]", &format!("[bundle]\nurl = \"{url}\"\n[[plc]]"));
+    with(&with_url("http://10.77.0.1/bundles"), 0o600, || {
+        let url = load().bundle.url.unwrap();
+        assert_eq!(url.path_of("a.tar"), "/bundles/a.tar");
+    });
+    for (url, message) in [
+        ("http://192.168.7.7/bundles", "the web server 192.168.7.7 is not in allowed_ips"),
+        ("http://10.77.0.12/bundles", "has the address of this gateway in the tunnel"),
+        ("http://[fd77::1]/bundles", "no IPv6 address from which to reach fd77::1"),
+    ] {
+        with(&with_url(url), 0o600, || {
+            let text = error_text();
+            assert!(text.contains(message) && !text.contains("via ="), "{text}");
+        });
+    }
+    // Without a tunnel, the routes of the machine decide.
+    let off =
+        with_url("http://192.168.7.7/bundles").replace("[tunnel]", "[tunnel]\nmode = \"off\"");
+    with(&off, 0o600, || assert!(load().bundle.url.is_some()));
+}
+
+#[test]
 fn what_run_would_refuse_or_could_never_reach_is_rejected() {
     let tun = FILE.replace("[tunnel]", "[tunnel]\nmode = \"tun\"");
     let everything = tun.replace("\"10.77.0.0/16\", \"fd77::/48\"", "\"0.0.0.0/0\"");

@@ -29,6 +29,8 @@ fn main() {
     measure(&office, "check", &["check"]);
     measure(&office, "list", &["list"]);
     measure(&office, "hub files, nothing changed", &["hub"]);
+    write_statuses(&office);
+    measure(&office, "status of a file", &["status", "--capture", "statuses.txt"]);
     let site = "sites/site-00042.toml";
     let times = (0..RUNS).map(|run| {
         office.change(site, |text| format!("{text}# {run}\n"));
@@ -73,6 +75,26 @@ fn make_sites(office: &Office) {
     git(office, &["init", "--quiet"]);
     git(office, &["add", "."]);
     git(office, &["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "all"]);
+}
+
+/// Writes the retained statuses of all sites as mosquitto_sub does.
+fn write_statuses(office: &Office) {
+    let plc = "{\"name\":\"pump\",\"state\":\"connected\",\"sentence\":\"All tags are good.\",\
+               \"cycle\":{\"took_ms\":12.5,\"missed\":0},\"tags\":{\"good\":40,\"bad\":0}}";
+    let plcs = vec![plc; PLCS as usize].join(",");
+    let mut text = String::new();
+    for site in 0..SITES {
+        let id = format!("site-{site:05}");
+        let at = jiff::Timestamp::now();
+        let _ = writeln!(
+            text,
+            "edge/{id}/status {{\"state\":\"online\",\"gateway\":{{\"id\":\"{id}\",\
+             \"version\":\"0.1.0\",\"config\":{{\"hash\":\"0123456789ab\",\"counter\":{}}},\
+             \"started\":\"{at}\",\"at\":\"{at}\"}},\"plcs\":[{plcs}]}}",
+            site % 3
+        );
+    }
+    fs::write(office.path("statuses.txt"), text).expect("the fleet is writable");
 }
 
 fn write_password(path: &Path, site: u32) {

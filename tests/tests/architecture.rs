@@ -81,7 +81,40 @@ const OFFICE_MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("site_edit", &[]),
+    ("broker", &[]),
+    ("site_report", &[]),
+    ("rollout", &["build", "fleet", "output_file", "secrets", "site_report"]),
     ("import", &[]),
+    ("cli", ALL),
+];
+
+/// Each module of the program with root in `provisioning`, and those of it that it may use.
+const ROOT_HELPER_MODULES: &[(&str, &[&str])] = &[
+    ("network", &[]),
+    ("box_record", &["network"]),
+    ("choice", &["box_record"]),
+    ("sentence", &["box_record", "network"]),
+    ("open_dir", &[]),
+    ("gateway_state", &["open_dir"]),
+    ("box_contents", &["network", "sentence"]),
+    ("box_dir", &["network", "open_dir", "sentence"]),
+    (
+        "apply",
+        &[
+            "box_contents",
+            "box_dir",
+            "box_record",
+            "choice",
+            "gateway_state",
+            "network",
+            "sentence",
+        ],
+    ),
+    ("run_dir", &["apply", "box_dir", "open_dir", "sentence"]),
+    ("load", &["box_contents", "box_dir", "box_record", "gateway_state", "sentence"]),
+    ("stick", &["box_contents", "gateway_state", "load", "open_dir", "sentence"]),
+    ("mount", &["sentence"]),
+    ("wipe", &["box_dir", "network", "sentence"]),
     ("cli", ALL),
 ];
 
@@ -135,15 +168,26 @@ fn every_file_belongs_to_a_module() {
 
 #[test]
 fn modules_of_the_office_use_only_the_modules_they_may_use() {
+    assert_uses("office", OFFICE_MODULES);
+}
+
+#[test]
+fn modules_of_the_program_with_root_use_only_the_modules_they_may_use() {
+    assert_uses("root_helper", ROOT_HELPER_MODULES);
+}
+
+/// Compares what the modules below a module of `provisioning` use with their table.
+fn assert_uses(parent: &str, modules: &[(&str, &[&str])]) {
     let mut violations = Vec::new();
-    for source in product_below("provisioning/src/office") {
+    for source in product_below(&format!("provisioning/src/{parent}")) {
         let module = source.module();
-        let Some((_, allowed)) = OFFICE_MODULES.iter().find(|(name, _)| *name == module) else {
-            panic!("{}: {ADVICE}", source.path);
+        let Some((_, allowed)) = modules.iter().find(|(name, _)| *name == module) else {
+            violations.push(format!("{}: it belongs to no module", source.path));
+            continue;
         };
-        let text = source.text.replace("crate::office::", "crate::");
+        let text = source.text.replace(&format!("crate::{parent}::"), "crate::");
         let is_forbidden = |used: &String| {
-            let is_module = OFFICE_MODULES.iter().any(|(name, _)| name == used);
+            let is_module = modules.iter().any(|(name, _)| name == used);
             is_module && *used != module && !allowed.contains(&used.as_str()) && *allowed != ALL
         };
         for used in uses(&text).into_iter().filter(is_forbidden) {
@@ -155,9 +199,11 @@ fn modules_of_the_office_use_only_the_modules_they_may_use() {
 
 #[test]
 fn architecture_md_shows_the_same_table() {
-    for (header, modules) in
-        [("| module of `gateway` |", MODULES), ("| module of `office` |", OFFICE_MODULES)]
-    {
+    for (header, modules) in [
+        ("| module of `gateway` |", MODULES),
+        ("| module of `office` |", OFFICE_MODULES),
+        ("| module of `root_helper` |", ROOT_HELPER_MODULES),
+    ] {
         assert_same_table(header, modules);
     }
 }

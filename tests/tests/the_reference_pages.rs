@@ -37,7 +37,8 @@ fn commands_are_those_of_the_help() {
         "# Commands\n\n<!-- Made from `--help`; {HOW} -->\n\n\
          What `--help` prints for each command.\n"
     );
-    for program in [Gateway::program(), Office::program()] {
+    let for_root = Office::program().with_file_name("edge-gateway-box");
+    for program in [Gateway::program(), Office::program(), for_root] {
         page.push_str(&commands_of(&program));
     }
     assert_page("commands.md", &page);

@@ -14,8 +14,8 @@ use std::os::unix::fs::PermissionsExt;
 use axum::serve::ListenerExt;
 use jiff::tz::TimeZone;
 use provisioning::config::{
-    Broker, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt, MqttVersion,
-    PasswordFile, Scheme, Tls, Via, Will,
+    Broker, BundleSettings, Config, Credentials, Gateway, HostPort, Metrics as Listen, Mqtt,
+    MqttVersion, PasswordFile, Scheme, Tls, Via, Will,
 };
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -306,6 +306,7 @@ fn config(mqtt: Mqtt) -> Config {
         tunnel: None,
         mqtt,
         queue: crate::testing::queue(),
+        bundle: BundleSettings::default(),
         metrics: Listen { listen: Vec::new(), tags: false },
         plcs: Vec::new(),
     }

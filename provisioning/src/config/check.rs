@@ -1,5 +1,6 @@
 //! Converts raw sections to the typed configuration, with the checks that involve several keys.
 
+mod bundle;
 mod certificates;
 mod environment;
 mod event;
@@ -21,7 +22,7 @@ use ipnet::IpNet;
 use super::context::ReadContext;
 use super::raw::{RawConfig, RawGateway, RawMetrics, RawQueue};
 use super::read::RawTable;
-use super::{Config, Gateway, Listen, Metrics, Mqtt, Plc, Queue};
+use super::{BundleSettings, Config, Gateway, Listen, Metrics, Mqtt, Plc, Queue};
 #[cfg(feature = "office")]
 pub(crate) use tag::{MAX_TAGS, is_reserved_tag_name, size_error, tag_name_error, whole_numbers};
 use tunnel::{CheckedTunnel, TunnelPresence};
@@ -35,6 +36,7 @@ pub(super) struct CheckedConfig {
     tunnel: CheckedTunnel,
     pub(super) mqtt: Mqtt,
     queue: Queue,
+    bundle: BundleSettings,
     pub(super) metrics: Metrics,
     pub(super) plcs: Vec<Plc>,
 }
@@ -50,12 +52,12 @@ impl CheckedConfig {
 
     /// Returns the configuration to run; `None` if the keys of the tunnel were not read.
     pub(super) fn into_config(self) -> Option<Config> {
-        let Self { gateway, tunnel, mqtt, queue, metrics, plcs } = self;
+        let Self { gateway, tunnel, mqtt, queue, bundle, metrics, plcs } = self;
         let tunnel = match tunnel {
             CheckedTunnel::Off => None,
             CheckedTunnel::On { tunnel, .. } => Some(tunnel?),
         };
-        Some(Config { gateway, tunnel, mqtt, queue, metrics, plcs })
+        Some(Config { gateway, tunnel, mqtt, queue, bundle, metrics, plcs })
     }
 }
 
@@ -73,6 +75,7 @@ pub(super) fn check_config(
     let mqtt = mqtt::check_mqtt(&raw.mqtt.0, gateway.as_ref(), &presence, file, context);
     let publish = publish::check_publish(&raw.publish.0, context);
     let queue = check_queue(&raw.queue.0, context);
+    let bundle = bundle::check_bundle(&raw.bundle.0, &presence, context);
     let metrics = check_metrics(&raw.metrics.0, &presence, context);
     let (owner, served) = (gateway.as_ref(), metrics.as_ref());
     let plcs = plc::check_plcs(&raw.plc, root, owner, publish.as_ref(), served, context);
@@ -81,7 +84,15 @@ pub(super) fn check_config(
         mqtt::note_will_among_values(raw, will, &plcs, context);
     }
     write::check_way_of_writes(&raw.mqtt.0, &mqtt, &plcs, context);
-    Some(CheckedConfig { gateway: gateway?, tunnel, mqtt, queue: queue?, metrics: metrics?, plcs })
+    Some(CheckedConfig {
+        gateway: gateway?,
+        tunnel,
+        mqtt,
+        queue: queue?,
+        bundle: bundle?,
+        metrics: metrics?,
+        plcs,
+    })
 }
 
 fn check_gateway(raw: &RawGateway, context: &mut ReadContext<'_>) -> Option<Gateway> {

@@ -4,10 +4,11 @@
 use super::field::{Field, ListField, OptionalSection, Section, SectionList, StreamedList};
 use super::read::section;
 use super::scalar::{
-    AlpnName, Boolean, BoundedDuration, BoundedSize, Choice, DecimalNumber, DeclaredType,
-    EndpointText, Enumeration, GatewayId, HubKey, Integer, JsonMembers, Lowerable, NamedZone,
-    NumberList, NumberRange, PlainText, ProgramText, PublicFile, SecretFile, StateDir, TopicLevel,
-    TopicTemplate, TunnelAddress, TunnelNetwork, TunnelSwitch, VersionChoice, WriteTable,
+    AlpnName, Boolean, BoundedDuration, BoundedSize, BundleUrlText, Choice, DecimalNumber,
+    DeclaredType, EndpointText, Enumeration, GatewayId, HubKey, Integer, JsonMembers, Lowerable,
+    NamedZone, NumberList, NumberRange, PlainText, ProgramText, PublicFile, SecretFile, StateDir,
+    TopicLevel, TopicTemplate, TunnelAddress, TunnelNetwork, TunnelSwitch, VersionChoice,
+    WriteTable,
 };
 use super::{
     Broker, DatetimeFormat, Durability, HostPort, Listen, OnFull, PayloadShape, QueueOrder, Via,
@@ -36,6 +37,8 @@ pub(super) type KeepAlive = BoundedDuration<0, { 65_535 * SECOND }>;
 pub(super) type TunnelKeepAlive = BoundedDuration<0, { 65_535 * SECOND }>;
 /// How long the broker keeps the session: at most as long as the ids of commands are kept.
 pub(super) type SessionExpiry = BoundedDuration<0, { 7 * 24 * HOUR }>;
+/// Time that a bundle has to show that it works.
+pub(super) type ConfirmTime = BoundedDuration<MINUTE, { 24 * HOUR }>;
 /// Time after which an unchanged value is repeated.
 pub(super) type Heartbeat = BoundedDuration<100, { 24 * HOUR }>;
 
@@ -52,6 +55,8 @@ section! {
         publish: Section<RawPublish>;
         /// The queue that holds samples until the broker has acknowledged them.
         queue: Section<RawQueue>;
+        /// Bundles: where this gateway fetches a new one, and how long it is on trial.
+        bundle: Section<RawBundle>;
         /// The listener for /metrics, /healthz, /readyz and /status.
         metrics: Section<RawMetrics>;
         /// One PLC, or another Modbus TCP server.
@@ -257,6 +262,20 @@ section! {
         /// Order after an outage: live-first sends new samples first, and the backlog between them;
         /// strict sends all samples in the order in which they were taken.
         order: Field<Choice<QueueOrder>> = "live-first";
+    }
+}
+
+section! {
+    /// Bundles: where this gateway fetches a new one, and how long it is on trial.
+    struct RawBundle {
+        /// Directory of a web server with the bundles: `http://`, an IP address, and optionally a
+        /// port and a path. The gateway fetches `edge-bundle-ID.tar` from it when the office offers
+        /// a bundle. With a tunnel, the address must be in `allowed_ips` of a hub: nothing is
+        /// fetched outside the tunnel. Without this key, a bundle has to be brought to the box.
+        url: Field<BundleUrlText>, else "none";
+        /// Time that a new bundle has to reach the hub, the broker and the web server, counted
+        /// while the gateway runs. After it, the gateway goes back to the bundle before.
+        confirm: Field<ConfirmTime> = "10m";
     }
 }
 

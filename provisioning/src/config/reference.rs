@@ -60,7 +60,7 @@ begin with `EDGE_` change nothing and get one note: a pod of Kubernetes has them
 ";
 
 /// The sections in the order of the page, with their headers.
-const SECTIONS: [(&str, &str); 11] = [
+const SECTIONS: [(&str, &str); 12] = [
     ("gateway", "[gateway]"),
     ("tunnel", "[tunnel]"),
     ("tunnel.hub", "[[tunnel.hub]]"),
@@ -68,6 +68,7 @@ const SECTIONS: [(&str, &str); 11] = [
     ("mqtt.will", "[mqtt.will]"),
     ("publish", "[publish]"),
     ("queue", "[queue]"),
+    ("bundle", "[bundle]"),
     ("metrics", "[metrics]"),
     ("plc", "[[plc]]"),
     ("plc.publish", "[plc.publish]"),

@@ -1,5 +1,6 @@
 //! Scalar types: the values that a key can hold.
 
+mod bundle_url;
 mod choice;
 mod declared_type;
 mod duration_size;
@@ -19,6 +20,7 @@ use schemars::Schema;
 use toml::Spanned;
 use toml::de::DeValue;
 
+pub(super) use bundle_url::BundleUrlText;
 pub(super) use choice::{Choice, Keywords};
 pub(super) use declared_type::DeclaredType;
 pub(super) use duration_size::{BoundedDuration, BoundedSize};

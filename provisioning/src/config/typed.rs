@@ -1,5 +1,6 @@
 //! The checked configuration. A `Config` exists only if every check has passed.
 
+mod bundle;
 mod mqtt;
 mod tunnel;
 mod write;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+pub use bundle::{BundleSettings, BundleUrl};
 pub use mqtt::{
     Broker, ClientCertificate, Credentials, HostPort, Lower, Mqtt, MqttVersion, Qos, Scheme,
     Secret, Tls, Via, Will,
@@ -33,6 +35,8 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// The store-and-forward queue.
     pub queue: Queue,
+    /// Where bundles are fetched, and how long a new one is on trial.
+    pub bundle: BundleSettings,
     /// The metrics listener.
     pub metrics: Metrics,
     /// The PLCs, in the order of the file.

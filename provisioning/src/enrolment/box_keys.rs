@@ -25,6 +25,11 @@ const AGE: &str = "age.key";
 /// Name of the file with the private key of the certificate.
 const CERTIFICATE: &str = "certificate.key";
 
+/// Name in a bundle of the private key of the tunnel.
+pub const TUNNEL_SECRET: &str = "secrets/tunnel.key";
+/// Name in a bundle of the private key of the certificate.
+pub const CERTIFICATE_SECRET: &str = "secrets/mqtt.key";
+
 /// Maximum size of a file with a key.
 const MAX_KEY_BYTES: u64 = 4096;
 
@@ -120,6 +125,17 @@ impl BoxKeys {
         let proof = self.certificate.sign(enrolment.proven_text().as_bytes());
         enrolment.proof = STANDARD.encode(proof.map_err(|_| BoxKeysError::NotGenerated)?);
         Ok(enrolment)
+    }
+
+    /// Returns the private keys that the gateway needs, by the names under which the configuration
+    /// of a bundle names them: that of the tunnel, and that of the certificate.
+    #[must_use]
+    pub fn secrets(&self) -> UnsealedFiles {
+        let tunnel = [self.tunnel.expose().as_bytes(), b"\n"].concat();
+        let certificate = Zeroizing::new(self.certificate.serialize_pem());
+        [(TUNNEL_SECRET, tunnel), (CERTIFICATE_SECRET, certificate.as_bytes().to_vec())]
+            .map(|(name, content)| (name.to_owned(), Zeroizing::new(content)))
+            .into()
     }
 
     /// Returns the secrets of a bundle, by their names, after decrypting them.

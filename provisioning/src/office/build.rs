@@ -1,6 +1,6 @@
 //! Bundles of sites: what each box is told, encrypted where it is secret, counted and signed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -51,6 +51,8 @@ pub struct Build<'a> {
     pub signer: Option<&'a Signer>,
     /// Directory for bundles that web servers may offer.
     pub out: &'a Path,
+    /// Sites that get a new counter although nothing differs.
+    pub again: &'a BTreeSet<String>,
 }
 
 /// What building did for a site.
@@ -198,7 +200,9 @@ impl Build<'_> {
             tunnel_public_key: (!contents.has_clear_secrets).then_some(tunnel_public_key),
         };
         let digest = digest_of(&manifest, &contents.files, self.lists.last()?);
-        let is_new = site.digest.as_ref() != Some(&digest) || site.counter == 0;
+        let is_new = site.digest.as_ref() != Some(&digest)
+            || site.counter == 0
+            || self.again.contains(&site.id);
         if is_new {
             manifest.counter += 1;
             self.count(site, manifest.counter, &digest, batch)?;

@@ -1,6 +1,7 @@
 //! The command line of `edge-provision`. Each command has a file of its own.
 
 mod add;
+mod broker_options;
 mod build;
 mod check;
 mod diff;
@@ -10,8 +11,10 @@ mod hub;
 mod import;
 mod init;
 mod key_options;
+mod rollout;
 mod rotate;
 mod sign;
+mod status;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::Ipv4Addr;
@@ -38,6 +41,8 @@ Examples:
   edge-provision enrol amsterdam-01 edge-enrol-5f2c91aa.txt
   edge-provision build                 make the bundles
   edge-provision hub                   write the files of the hubs
+  edge-provision rollout --canary 2    offer the bundles, to two sites first
+  edge-provision status                who runs what
 
 Exit codes: 0 success, 1 the answer is no, 2 usage error.";
 
@@ -77,6 +82,10 @@ enum CliCommand {
     Rotate(rotate::RotateOptions),
     /// Write the files of the hubs.
     Hub(hub::HubOptions),
+    /// Show which site runs which bundle.
+    Status(status::StatusOptions),
+    /// Offer bundles to their sites, wave by wave.
+    Rollout(rollout::RolloutOptions),
     /// Turn the variables of a PLC project into tags.
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportOptions),
@@ -174,6 +183,8 @@ pub fn main() -> ExitCode {
         CliCommand::Revoke(options) => enrol::revoke(&options),
         CliCommand::Rotate(options) => rotate::rotate(&options),
         CliCommand::Hub(options) => hub::hub(&options),
+        CliCommand::Status(options) => status::status(&options),
+        CliCommand::Rollout(options) => rollout::rollout(&options),
         CliCommand::Import(options) => import::run(&options),
         CliCommand::Completions(options) => generate::completions(&options),
         CliCommand::Man(options) => generate::man(&options),

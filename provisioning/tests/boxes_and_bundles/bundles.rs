@@ -66,6 +66,22 @@ fn a_change_gets_the_next_number_and_older_bundles_are_refused() {
 }
 
 #[test]
+fn the_same_content_gets_a_new_number_on_request() {
+    let (office, own) = (Office::new(), TestBox::new());
+    office.enrol(&own);
+    office.done(&["build"]);
+    let told = office.done(&["build", "--again", SITE]);
+    assert!(told.contains("amsterdam-01: bundle 2"), "{told}");
+    let keys = office.keys();
+    let acceptance = Acceptance { last_counter: Some(1), ..own.acceptance(Some(&keys)) };
+    assert!(verify(&office.bundle(), &acceptance).is_ok());
+    let told = office.done(&["build"]);
+    assert!(told.contains("1 unchanged"), "{told}");
+    // Without a site it would count every bundle of the fleet.
+    assert!(office.refused(&["build", "--again"]).contains("SITE"));
+}
+
+#[test]
 fn no_secret_is_outside_of_its_file() {
     let (office, own) = (Office::new(), TestBox::new());
     office.enrol(&own);

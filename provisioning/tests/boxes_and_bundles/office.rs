@@ -1,6 +1,6 @@
 //! An office and its boxes, for the tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -180,6 +180,7 @@ impl Office {
             lists: &lists,
             signer: Some(&signer),
             out: &out,
+            again: &BTreeSet::new(),
         };
         let sites: Vec<_> = fleet.sites().iter().collect();
         build.run(&sites, |_, part| {

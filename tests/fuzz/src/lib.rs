@@ -9,6 +9,7 @@ mod config;
 mod fleet;
 mod import;
 mod queue;
+mod site_status;
 mod tunnel;
 mod wg_quick;
 
@@ -19,5 +20,6 @@ pub use config::config;
 pub use fleet::fleet;
 pub use import::{import_csv, import_plcopen, import_smbp, import_st, import_symbols};
 pub use queue::queue;
+pub use site_status::site_status;
 pub use tunnel::{datagrams, packets};
 pub use wg_quick::wg_quick;

@@ -64,6 +64,11 @@ fn the_corpus_of_queue_holds() {
 }
 
 #[test]
+fn the_corpus_of_site_status_holds() {
+    replay("site_status", fuzz::site_status);
+}
+
+#[test]
 fn the_corpus_of_wg_quick_holds() {
     replay("wg_quick", fuzz::wg_quick);
 }

@@ -33,9 +33,10 @@ const COMMANDS: &str = "gateway::commands";
 /// A command of the status socket that was not sent to the PLC within this time is not sent: the
 /// reply has to arrive before the connection times out.
 const LOCAL_EXPIRY: Duration = Duration::from_secs(5);
-/// Most replies to refused commands in a second that go to `reply/{plc}`: a flood of commands must
+/// Most replies to refused commands in a window that go to `reply/{plc}`: a flood of commands must
 /// not evict values from the queue.
-const MAX_REFUSALS: usize = 20;
+const MAX_REFUSALS: usize = 300;
+const REFUSALS_WINDOW: Duration = Duration::from_secs(15);
 /// Most sentences about writes in the status.
 const MAX_SENTENCES: usize = 5;
 
@@ -132,7 +133,7 @@ impl Commands {
             failures: BTreeMap::new(),
             exposed_broker: exposed.map(|broker| broker.address.to_string()),
             acknowledgements: VecDeque::new(),
-            refusals: RateBudget::per_second(MAX_REFUSALS),
+            refusals: RateBudget::new(MAX_REFUSALS, REFUSALS_WINDOW),
         }
     }
 

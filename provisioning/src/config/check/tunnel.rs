@@ -35,6 +35,44 @@ impl TunnelPresence<'_> {
     pub(super) const fn is_on(&self) -> bool {
         matches!(self, Self::On { .. })
     }
+
+    /// Returns why a host can never be reached through the tunnel, and what to write instead;
+    /// `None` if it can, or if there is no tunnel. `role` names the host in the message; `otherwise` is
+    /// another way out, for a host that is behind no hub.
+    pub(super) fn unreachable(
+        &self,
+        role: &str,
+        host: IpAddr,
+        otherwise: &str,
+    ) -> Option<(String, String)> {
+        let Self::On { hubs, address } = self else { return None };
+        if *address == Some(host) {
+            let help = format!(
+                "address is that of this gateway; the {role} has another one behind the hub"
+            );
+            return Some((
+                format!("the {role} {host} has the address of this gateway in the tunnel"),
+                help,
+            ));
+        }
+        if address.is_some_and(|own| own.is_ipv4() != host.is_ipv4()) {
+            let family = if host.is_ipv4() { "IPv4" } else { "IPv6" };
+            let help =
+                format!("give the {role}'s other address, or an {family} address in [tunnel]");
+            return Some((
+                format!("the tunnel has no {family} address from which to reach {host}"),
+                help,
+            ));
+        }
+        let is_routed = |hub: &Hub| hub.allowed_ips.iter().any(|network| network.contains(&host));
+        if hubs.is_some_and(|hubs| !hubs.iter().any(is_routed)) {
+            return Some((
+                format!("the {role} {host} is not in allowed_ips of any hub"),
+                format!("add its network to allowed_ips of a hub{otherwise}"),
+            ));
+        }
+        None
+    }
 }
 
 /// Result of checking `[tunnel]`.

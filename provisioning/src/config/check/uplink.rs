@@ -38,42 +38,12 @@ pub(super) fn check_via(
             note_plain_lookup(location, &broker.address.host, context);
             continue;
         };
-        if let TunnelPresence::On { address: Some(own), .. } = tunnel {
-            reject_own_address(location, address, *own, context);
-        }
-        if let TunnelPresence::On { hubs: Some(hubs), .. } = tunnel
-            && !hubs.iter().any(|hub| routes_to(hub, address))
-        {
-            context.reject(
-                location,
-                format!("the broker {address} is not in allowed_ips of any hub"),
-                Some(
-                    "add its network to allowed_ips of a hub, or write via = \"direct\"".to_owned(),
-                ),
-            );
+        let otherwise = ", or write via = \"direct\"";
+        if let Some((message, help)) = tunnel.unreachable("broker", address, otherwise) {
+            context.reject(location, message, Some(help));
         }
     }
     Some(via)
-}
-
-/// Rejects a broker at the gateway's own address, and one of a family in which the gateway has no
-/// address: neither could ever be reached.
-fn reject_own_address(
-    location: &KeyLocation,
-    broker: IpAddr,
-    own: IpAddr,
-    context: &mut ReadContext<'_>,
-) {
-    if own == broker {
-        let help = "address is that of this gateway; the broker has another one behind the hub";
-        let message = format!("the broker {broker} has the address of this gateway in the tunnel");
-        context.reject(location, message, Some(help.to_owned()));
-    } else if own.is_ipv4() != broker.is_ipv4() {
-        let family = if broker.is_ipv4() { "IPv4" } else { "IPv6" };
-        let message = format!("the tunnel has no {family} address from which to reach {broker}");
-        let help = format!("give the broker's other address, or an {family} address in [tunnel]");
-        context.reject(location, message, Some(help));
-    }
 }
 
 /// Adds a note on a broker with a host name: the DNS query leaves outside the tunnel. Others on the
@@ -83,10 +53,6 @@ fn note_plain_lookup(location: &KeyLocation, host: &str, context: &mut ReadConte
     let message = format!("the DNS query for {host} is sent outside the tunnel, unencrypted");
     let help = "write the broker's address inside the tunnel, or add the name to /etc/hosts";
     context.add_note(location, message, help.to_owned(), None);
-}
-
-fn routes_to(hub: &tunnel::Hub, address: IpAddr) -> bool {
-    hub.allowed_ips.iter().any(|network| network.contains(&address))
 }
 
 pub(super) fn check_tls(

@@ -1,7 +1,8 @@
 //! `build`: makes the bundles of sites.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -41,37 +42,65 @@ pub(super) struct BuildOptions {
     /// Directory for the bundles; out/bundles of the fleet by default.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Give the named sites a new number although nothing has changed: a box that went back from a
+    /// bundle never takes its number again.
+    #[arg(long, requires = "sites")]
+    again: bool,
     /// Leave SITE.bundle.tar for `sign` or minisign, on the machine that has the key.
     #[arg(long, conflicts_with_all = ["key", "password_file"])]
     unsigned: bool,
+}
+
+/// What a build needs beside the sites.
+pub(super) struct BuildRequest<'a> {
+    pub(super) fleet: &'a FleetOption,
+    /// The key that signs; none leaves that to `sign`.
+    pub(super) key: Option<&'a SigningKeyOptions>,
+    pub(super) authority: &'a AuthorityKeyOption,
+    /// Directory for the bundles; out/bundles of the fleet by default.
+    pub(super) out: Option<&'a Path>,
 }
 
 pub(super) fn build(options: &BuildOptions) -> anyhow::Result<u8> {
     let _lock = options.fleet.lock()?;
     let Some(fleet) = options.fleet.load()? else { return Ok(EXIT_NEGATIVE) };
     let sites = selected(&fleet, &options.sites)?;
+    let again =
+        if options.again { options.sites.iter().cloned().collect() } else { BTreeSet::new() };
+    let request = BuildRequest {
+        fleet: &options.fleet,
+        key: (!options.unsigned).then_some(&options.key),
+        authority: &options.authority,
+        out: options.out.as_deref(),
+    };
+    build_sites(&fleet, &sites, &again, &request)
+}
+
+/// Builds the bundles of sites and prints what was done; those of `again` get new numbers in any
+/// case. Returns the exit code.
+pub(super) fn build_sites(
+    fleet: &Fleet,
+    sites: &[&Site],
+    again: &BTreeSet<String>,
+    request: &BuildRequest<'_>,
+) -> anyhow::Result<u8> {
     // "./out" is shown as "out".
-    let dir = options.fleet.dir.strip_prefix(".").unwrap_or(&options.fleet.dir);
-    let key = options.authority.authority_key.as_deref();
+    let dir = request.fleet.dir.strip_prefix(".").unwrap_or(&request.fleet.dir);
+    let key = request.authority.authority_key.as_deref();
     let certificates = Certificates::open(dir, key, Timestamp::now())?;
-    let (lists, signer) = if options.unsigned {
-        (SigningLists::load(dir)?, None)
-    } else {
-        let (lists, signer) = options.key.open(dir)?;
-        (lists, Some(signer))
+    let (lists, signer) = match request.key {
+        Some(key) => {
+            let (lists, signer) = key.open(dir)?;
+            (lists, Some(signer))
+        }
+        None => (SigningLists::load(dir)?, None),
     };
-    let out = options.out.clone().unwrap_or_else(|| dir.join(BUNDLES_DIR));
-    let build = Build {
-        dir,
-        fleet: &fleet,
-        certificates: &certificates,
-        lists: &lists,
-        signer: signer.as_ref(),
-        out: &out,
-    };
+    let out = request.out.map_or_else(|| dir.join(BUNDLES_DIR), Path::to_owned);
+    let (certificates, lists, signer) = (&certificates, &lists, signer.as_ref());
+    let build = Build { dir, fleet, certificates, lists, signer, out: &out, again };
     let mut progress = Progress::new(sites.len());
     let mut report = Report::default();
-    let done = build.run(&sites, |sites, built| {
+    let done = build.run(sites, |sites, built| {
         for (site, built) in sites.iter().zip(built) {
             report.add(site, built);
         }
@@ -86,7 +115,8 @@ pub(super) fn build(options: &BuildOptions) -> anyhow::Result<u8> {
     Ok(EXIT_OK)
 }
 
-fn selected<'a>(fleet: &'a Fleet, names: &[String]) -> anyhow::Result<Vec<&'a Site>> {
+/// Returns the sites with these names, sorted; all without names.
+pub(super) fn selected<'a>(fleet: &'a Fleet, names: &[String]) -> anyhow::Result<Vec<&'a Site>> {
     let find = |name: &String| match fleet.site(name) {
         Some(site) => Ok(site),
         None => bail!("there is no site {name}; `edge-provision list` shows all"),
@@ -127,7 +157,7 @@ impl Report {
         }
     }
 
-    fn print(&self, out: &std::path::Path) -> anyhow::Result<()> {
+    fn print(&self, out: &Path) -> anyhow::Result<()> {
         for line in self.counted.iter().take(MAX_NAMED) {
             print_line(line)?;
         }

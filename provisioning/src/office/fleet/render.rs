@@ -52,6 +52,9 @@ pub mod box_files {
     pub const AUTHORITY: &str = "certificates/ca.pem";
 }
 
+/// Path of the directory with bundles on the web server of a hub, which listens on port 80.
+const BUNDLE_PATH: &str = "/bundles";
+
 /// Port of the broker inside the tunnel.
 pub(crate) const BROKER_PORT: u16 = 1883;
 /// Port of the broker for certificates.
@@ -136,6 +139,12 @@ fn generated_settings(fleet: &FleetSettings, site: &Site, hubs: &[&FleetHub]) ->
     root.push("gateway", SettingValue::Table(gateway));
     root.push("tunnel", SettingValue::Table(tunnel));
     root.push("mqtt", SettingValue::Table(mqtt));
+    if let Some(primary) = hubs.first() {
+        let mut bundle = SettingTable::empty(primary.places.address.clone());
+        let url = format!("\"http://{}{BUNDLE_PATH}\"", primary.address);
+        bundle.generate("url", url, &primary.places.address);
+        root.push("bundle", SettingValue::Table(bundle));
+    }
     root
 }
 
