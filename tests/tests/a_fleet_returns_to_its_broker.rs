@@ -20,8 +20,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time after which no session may be missing: the longest pause, and twice the time for a
 /// connection.
 const RETURN_LIMIT: Duration = Duration::from_secs(90);
-/// How long the broker is away. The pauses are at most 16 s by then.
-const OUTAGE: Duration = Duration::from_secs(10);
+/// How long the broker is away. The pauses are at most 8 s by then.
+const OUTAGE: Duration = Duration::from_secs(3);
 
 /// Opens a clean session of MQTT 3.1.1 without an end of its keepalive.
 async fn open(broker: SocketAddr, number: u64) -> io::Result<TcpStream> {
