@@ -35,6 +35,7 @@ use crate::model::Sentence;
 use crate::uplink::{HubChanges, Uplink};
 use broker_traits::{BrokerTraits, ConnectPolicy, ConnectRequest};
 use connect::{BrokerConnection, SessionPlan};
+pub use failover::RECONNECT;
 use failover::{BrokerFailover, FailureKind};
 pub use failure::DisconnectReason;
 use failure::SessionFailure;

@@ -192,6 +192,12 @@ impl Mosquitto {
         self.start_again();
     }
 
+    /// Returns its peak of resident memory since the last start, in bytes.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        self.process.as_ref().expect("the broker runs").peak_memory()
+    }
+
     /// Returns its log since the last start.
     #[must_use]
     pub fn log(&self) -> &Log {

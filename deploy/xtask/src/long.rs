@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use test_settings::{
-    ATTACK_SECONDS, CRASHES, CUTS, DASHBOARD_SECONDS, KILLS, LIVES, LOG_SECONDS, MESSAGES,
-    MUTATIONS, OUTAGE_HOURS, SCRAPED_TAGS,
+    ATTACK_SECONDS, CRASHES, CUTS, DASHBOARD_SECONDS, FLEET_OUTAGE, FLEET_SITES, KILLS, LIVES,
+    LOG_SECONDS, MESSAGES, MUTATIONS, OUTAGE_HOURS, SCRAPED_TAGS, SESSIONS,
 };
 
 use crate::docs;
@@ -77,6 +77,18 @@ const LONG_TESTS: &[LongTest] = &[
         target: &["-p", "virtual-time", "--test", "tunnel"],
         filter: "random_faults::in_24_days",
         environment: &[(LIVES.name, "20")],
+    },
+    LongTest {
+        name: "storm at a hub",
+        target: &["-p", "virtual-time", "--test", "storm"],
+        filter: "a_fleet_returns",
+        environment: &[(FLEET_SITES.name, "20000"), (FLEET_OUTAGE.name, "3600")],
+    },
+    LongTest {
+        name: "storm at a broker",
+        target: &["-p", "e2e", "--test", "a_fleet_returns_to_its_broker"],
+        filter: "",
+        environment: &[(SESSIONS.name, "5000")],
     },
     LongTest {
         name: "kills of the gateway",

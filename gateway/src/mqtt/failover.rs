@@ -9,7 +9,7 @@ const FIRST_MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Upper bound of any random pause.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Full jitter, so that gateways that lost the same broker do not all reconnect at once.
-const RECONNECT: RetryPolicy = RetryPolicy::full_jitter(FIRST_MAX_PAUSE, MAX_PAUSE);
+pub const RECONNECT: RetryPolicy = RetryPolicy::full_jitter(FIRST_MAX_PAUSE, MAX_PAUSE);
 /// A session of at least this length clears the failures before it.
 const STABLE_SESSION: Duration = Duration::from_secs(60);
 /// Minimum pause after a refused login: a password is not corrected within seconds, and a fleet of
@@ -103,6 +103,8 @@ impl BrokerFailover {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const HALF: f64 = 0.5;
@@ -171,5 +173,45 @@ mod tests {
         let disconnected =
             failover.on_lost(FailureKind::LoginRefused, Duration::from_secs(90), HALF);
         assert_eq!(disconnected, Duration::from_millis(60_500));
+    }
+
+    /// Returns how many of a fleet connect in each tenth of a second from the moment in which all
+    /// lose the broker, if it does not return within `seconds`.
+    fn attempts(fleet: u32, seconds: usize, seed: u64) -> Vec<u32> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut counts = vec![0; seconds * 10];
+        for _ in 0..fleet {
+            let mut failover = BrokerFailover::new(1);
+            let lasted = STABLE_SESSION;
+            let mut at = failover.on_lost(FailureKind::Transient, lasted, random.f64());
+            while let Some(count) = counts.get_mut(usize::try_from(at.as_millis() / 100).unwrap()) {
+                *count += 1;
+                at += failover.on_failed(FailureKind::Transient, random.f64());
+            }
+        }
+        counts
+    }
+
+    /// Returns the largest sum of ten neighbours.
+    fn most_in_a_second(counts: &[u32]) -> u32 {
+        counts.windows(10).map(|second| second.iter().sum()).max().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn gateways_that_lose_their_broker_together_do_not_return_together(seed: u64) {
+            const FLEET: u32 = 2_000;
+            let counts = attempts(FLEET, 600, seed);
+            // From seconds after the loss on: the share of the fleet that one second sees.
+            for (from, percent) in [(2, 60), (10, 25), (30, 10), (120, 8)] {
+                let most = most_in_a_second(&counts[from * 10..]);
+                prop_assert!(most * 100 < FLEET * percent, "{most} of {FLEET} from {from} s on");
+            }
+            // At once, too, they are spread over a second.
+            let most = counts.iter().copied().max().unwrap();
+            prop_assert!(most * 100 < FLEET * 25, "{most} of {FLEET} in a tenth of a second");
+        }
     }
 }

@@ -64,6 +64,18 @@ pub const EDITOR_PORT: Setting = Setting {
     default: "set by the tests",
     meaning: "Port of the editor, passed to the settings of Node-RED.",
 };
+/// Outage of the hub of the simulated fleet.
+pub const FLEET_OUTAGE: Setting = Setting {
+    name: "E2E_FLEET_OUTAGE",
+    default: "120",
+    meaning: "Seconds for which the hub of the simulated fleet is away.",
+};
+/// Size of the simulated fleet.
+pub const FLEET_SITES: Setting = Setting {
+    name: "E2E_FLEET_SITES",
+    default: "2000",
+    meaning: "Sites of the simulated fleet, each a tunnel of its own.",
+};
 /// Path of the gateway program.
 pub const GATEWAY: Setting = Setting {
     name: "E2E_GATEWAY",
@@ -160,6 +172,12 @@ pub const SEED: Setting = Setting {
     default: "by test",
     meaning: "Seed of the one history to run, for the crashes of the queue or the life of a tunnel.",
 };
+/// MQTT sessions of the load program.
+pub const SESSIONS: Setting = Setting {
+    name: "E2E_SESSIONS",
+    default: "300",
+    meaning: "MQTT sessions that lose Mosquitto at the same instant.",
+};
 /// Path of the xtask program.
 pub const XTASK: Setting = Setting {
     name: "E2E_XTASK",
@@ -168,7 +186,7 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 25] = [
+pub const ALL: [Setting; 28] = [
     ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
@@ -177,6 +195,8 @@ pub const ALL: [Setting; 25] = [
     CUTS,
     DASHBOARD_SECONDS,
     EDITOR_PORT,
+    FLEET_OUTAGE,
+    FLEET_SITES,
     GATEWAY,
     GUEST,
     KILLS,
@@ -193,6 +213,7 @@ pub const ALL: [Setting; 25] = [
     SAMPLES,
     SCRAPED_TAGS,
     SEED,
+    SESSIONS,
     XTASK,
 ];
 

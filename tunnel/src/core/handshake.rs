@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause with its jitter: a hub that is up again is found within this time.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// Largest random delay, which spreads a fleet that loses its hub at the same moment.
+/// Largest random delay of a short pause and of a renewal.
 const MAX_JITTER: Duration = Duration::from_millis(333);
+/// Pause from which on half of it is random. The shorter ones decide when a dead hub is left for
+/// the next one.
+const SPREAD_FROM: Duration = Duration::from_secs(10);
 /// Age of a session at which it is renewed (REKEY_AFTER_TIME).
 const REKEY_AFTER: Duration = Duration::from_secs(120);
 /// Additional age if the other end began the session: it renews the session first.
@@ -101,14 +104,12 @@ impl HandshakeTimer {
         let pause = if is_last {
             let others = FIRST_PAUSE * addresses.saturating_sub(1);
             let rest = self.pause.saturating_sub(others).max(FIRST_PAUSE);
-            self.pause = self.pause.mul_f64(1.5).min(MAX_PAUSE - MAX_JITTER);
+            self.pause = self.pause.mul_f64(1.5).min(MAX_PAUSE);
             rest
         } else {
             FIRST_PAUSE
         };
-        // Without jitter a fleet would retry in step, and overload its hub when it returns.
-        let pause = (pause + MAX_JITTER.mul_f64(random)).min(MAX_PAUSE);
-        self.next_initiation_at = Some(now + pause);
+        self.next_initiation_at = Some(now + with_jitter(pause, random));
         self.last_initiation = Some(now);
         self.is_outstanding = true;
     }
@@ -160,6 +161,17 @@ impl HandshakeTimer {
     pub(super) fn on_peer_established(&mut self, now: Instant, random: f64) {
         self.on_established(now + PEER_REKEY_GRACE, random);
     }
+}
+
+/// Returns a pause between half and all of `pause`; those below [`SPREAD_FROM`] stay as they are.
+///
+/// Without jitter a fleet would retry in step, and overload its hub when it returns. A third of a
+/// second does not change that within an hour: sites that lost their hub together need pauses that
+/// differ by about half of their length.
+fn with_jitter(pause: Duration, random: f64) -> Duration {
+    let shortest = if pause < SPREAD_FROM { pause } else { pause / 2 };
+    let longest = (pause + MAX_JITTER).min(MAX_PAUSE);
+    shortest + longest.saturating_sub(shortest).mul_f64(random)
 }
 
 /// What was received from the other end, and when its silence is suspicious.
@@ -252,11 +264,53 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_by_half_from_5_s_to_30_s_at_most() {
-        let pauses = pauses(1, 0.0);
-        assert_eq!(pauses[..3], [5000, 7500, 11_250].map(Duration::from_millis));
-        assert_eq!(pauses[9], MAX_PAUSE - MAX_JITTER);
-        assert!(self::pauses(1, 0.999).iter().all(|pause| *pause <= MAX_PAUSE));
+    fn pauses_grow_by_half_from_5_s_to_30_s_and_half_of_each_is_random() {
+        let (shortest, longest) = (pauses(1, 0.0), pauses(1, 1.0));
+        assert_eq!(shortest[..3], [5000, 7500, 5625].map(Duration::from_millis));
+        assert_eq!(longest[..3], [5333, 7833, 11_583].map(Duration::from_millis));
+        assert_eq!((shortest[9], longest[9]), (MAX_PAUSE / 2, MAX_PAUSE));
+    }
+
+    /// Returns the initiations in each second of an outage of an hour. All sites of the fleet notice
+    /// it within the same second.
+    fn initiations_in_an_hour(sites: u32, seed: u64) -> Vec<f64> {
+        let (start, mut random) = (Instant::now(), fastrand::Rng::with_seed(seed));
+        let mut counts = vec![0.0; 3600];
+        for _ in 0..sites {
+            let mut now = start + SECOND.mul_f64(random.f64());
+            let mut timer = HandshakeTimer::new(now);
+            while let Some(count) =
+                counts.get_mut(usize::try_from((now - start).as_secs()).unwrap())
+            {
+                *count += 1.0;
+                timer.on_unanswered();
+                timer.on_initiation_sent(now, 1, random.f64());
+                now = timer.next_initiation_at().unwrap();
+            }
+        }
+        counts
+    }
+
+    /// Returns the correlation of these counts with themselves `lag` seconds later.
+    fn autocorrelation(counts: &[f64], lag: usize) -> f64 {
+        let mean = counts.iter().sum::<f64>() / f64::from(u32::try_from(counts.len()).unwrap());
+        let covariance = |lag: usize| -> f64 {
+            counts.iter().zip(&counts[lag..]).map(|(a, b)| (a - mean) * (b - mean)).sum()
+        };
+        covariance(lag) / covariance(0)
+    }
+
+    #[test]
+    fn a_fleet_that_lost_its_hub_together_is_out_of_step_after_five_minutes() {
+        for (sites, seed) in [(2_000, 1), (2_000, 2), (20_000, 3)] {
+            let counts = initiations_in_an_hour(sites, seed);
+            for lag in 1..=60 {
+                let found = autocorrelation(&counts[300..], lag);
+                assert!(found < 0.1, "{sites} sites, lag of {lag} s: {found}");
+            }
+            let most = counts[300..].iter().copied().fold(0.0, f64::max);
+            assert!(most < f64::from(sites) / 10.0, "{most} of {sites} in one second");
+        }
     }
 
     #[test]

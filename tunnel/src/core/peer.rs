@@ -41,6 +41,11 @@ const BUSY_AFTER_USE: Duration = Duration::from_secs(16);
 /// boringtun forgets it if both happen in the same tick, and the other end then begins a handshake
 /// to find out whether this end is alive.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// In a tick, boringtun gives up initiations that were not answered for 90 s (REKEY_ATTEMPT_TIME),
+/// and then drops the response to the latest one too. A second less, for the age of its clock.
+const ATTEMPT_TIME: Duration = Duration::from_secs(89);
+/// How long the response to an initiation is awaited (REKEY_TIMEOUT).
+const RESPONSE_TIME: Duration = Duration::from_secs(5);
 /// Maximum age of a tick before a handshake, whose time decides the age of the session.
 const HANDSHAKE_TICK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -61,6 +66,8 @@ pub(super) struct Peer {
     /// Whether the clocks have stepped since the last tick, so that boringtun may have expired the
     /// session.
     is_marked_stale: bool,
+    /// When the first of the initiations that boringtun has not given up was sent, and the latest.
+    attempt: Option<(Instant, Instant)>,
     /// When the last datagram was sent or received.
     last_used: Instant,
     /// When the session that is used for sending began.
@@ -183,6 +190,7 @@ impl Peer {
             index,
             last_tick: now,
             is_marked_stale: false,
+            attempt: None,
             last_used: now,
             sending_since: None,
             keepalive_due: None,
@@ -216,7 +224,16 @@ impl Peer {
         let is_busy = self.last_tick < self.last_used + BUSY_AFTER_USE;
         let at = self.last_tick + if is_busy { TICK_INTERVAL } else { IDLE_TICK_INTERVAL };
         let at = if self.is_marked_stale { self.last_tick } else { at };
-        self.keepalive_due.map_or(at, |owed| at.min(owed))
+        let at = self.keepalive_due.map_or(at, |owed| at.min(owed));
+        self.tick_forbidden_until(at).unwrap_or(at)
+    }
+
+    /// Returns until when the timers must not run, if they must not at `at`: they would end the
+    /// handshake whose response is awaited.
+    fn tick_forbidden_until(&self, at: Instant) -> Option<Instant> {
+        let (first, latest) = self.attempt?;
+        let until = latest + RESPONSE_TIME;
+        (at >= first + ATTEMPT_TIME && at < until).then_some(until)
     }
 
     /// Records a step of the clocks, perhaps a suspend: the timers must run before the next
@@ -239,9 +256,10 @@ impl Peer {
         let seen = catch_unwind(AssertUnwindSafe(|| {
             let message = network_message(tunn.update_timers(buffer));
             let message = message.map(|message| (wire::message_type(message), message.len()));
-            (message, tunn.time_since_last_handshake().is_some())
+            (message, tunn.time_since_last_handshake().is_some(), tunn.is_expired())
         }));
-        let Ok((message, has_session)) = seen else { return TimerOutcome::Panicked };
+        let Ok((message, has_session, has_given_up)) = seen else { return TimerOutcome::Panicked };
+        self.attempt = self.attempt.filter(|_| !has_given_up);
         if !has_session {
             // Expired by boringtun's clock, which counts suspended time. Packets would now be
             // queued inside boringtun, where nothing sends them.
@@ -273,12 +291,17 @@ impl Peer {
 
     /// Returns whether the timers must run before data is sent or received.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
-        self.is_marked_stale || now > self.last_tick + TICK_INTERVAL
+        self.is_older_than(TICK_INTERVAL, now)
     }
 
     /// Returns whether the timers must run before a handshake.
     pub(super) fn is_stale_for_handshake(&self, now: Instant) -> bool {
-        self.is_marked_stale || now > self.last_tick + HANDSHAKE_TICK_INTERVAL
+        self.is_older_than(HANDSHAKE_TICK_INTERVAL, now)
+    }
+
+    fn is_older_than(&self, age: Duration, now: Instant) -> bool {
+        let is_old = self.is_marked_stale || now > self.last_tick + age;
+        is_old && self.tick_forbidden_until(now).is_none()
     }
 
     /// Encrypts a packet, or a keepalive if it is empty, into `buffer`, which is [`DATA_OVERHEAD`]
@@ -364,6 +387,7 @@ impl Peer {
         match outcome {
             HandshakeOutcome::Established(_) => {
                 (self.sending_since, self.keepalive_due) = (Some(now), None);
+                self.attempt = None;
             }
             // The responder must not send before the initiator has (WireGuard whitepaper, 5):
             // until then the response may answer a replay.
@@ -379,6 +403,7 @@ impl Peer {
     /// Begins a handshake, also while another is outstanding. `None` if boringtun panicked.
     pub(super) fn initiate(&mut self, now: Instant, buffer: &mut [u8]) -> Option<usize> {
         self.last_used = now;
+        self.attempt = Some((self.attempt.map_or(now, |(first, _)| first), now));
         self.stamps.latest = Some(self.stamps.now());
         let Self { tunn, .. } = self;
         let initiation = catch_unwind(AssertUnwindSafe(|| {

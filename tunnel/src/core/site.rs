@@ -522,6 +522,8 @@ impl SiteTunnel {
         let (private_key, limiter) = (&self.settings.private_key, &self.limiter);
         let when = (now.instant, may_create);
         self.links.ensure_peer(role, private_key, limiter, &mut self.random, when);
+        // What boringtun gives up, it gives up before this initiation and not just after it.
+        self.update_timers_if(role, now, out, Peer::is_stale_for_handshake);
         let Some((link, to)) = self.links.with_address(role) else { return };
         let hub = link.hub;
         let Some(peer) = &mut link.peer else { return link.timer.postpone(now.instant) };

@@ -13,6 +13,7 @@ mod causes;
 mod clocks;
 mod data_use;
 mod forger;
+mod patience;
 mod random_faults;
 mod routes;
 mod sessions;
