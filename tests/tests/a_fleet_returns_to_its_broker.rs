@@ -36,7 +36,7 @@ async fn open(broker: SocketAddr, number: u64) -> io::Result<TcpStream> {
     if connack == [0x20, 2, 0, 0] { Ok(stream) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
-/// Keeps a session, whose state is counted in `open_sessions`. Returns never.
+/// Keeps a session, whose state is counted in `open_sessions`. Never returns.
 async fn keep_session(broker: SocketAddr, number: u64, open_sessions: Arc<AtomicUsize>) {
     let mut backoff = RetryBackoff::new(&RECONNECT);
     loop {
@@ -60,7 +60,8 @@ async fn await_sessions(open_sessions: &AtomicUsize, sessions: usize) -> (Durati
         let count = open_sessions.load(Ordering::Relaxed);
         counts.push(count);
         if count == sessions {
-            let rates = counts.windows(11).map(|second| second[10].saturating_sub(second[0]));
+            let later = counts.iter().skip(10);
+            let rates = counts.iter().zip(later).map(|(before, now)| now.saturating_sub(*before));
             return (start.elapsed(), rates.max().unwrap_or(count));
         }
         assert!(start.elapsed() < RETURN_LIMIT, "{count} of {sessions} sessions are open");

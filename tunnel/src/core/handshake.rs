@@ -271,17 +271,16 @@ mod tests {
         assert_eq!((shortest[9], longest[9]), (MAX_PAUSE / 2, MAX_PAUSE));
     }
 
-    /// Returns the initiations in each second of an outage of an hour. All sites of the fleet notice
-    /// it within the same second.
+    /// Returns the initiations in each second of an outage of an hour. All sites notice it within
+    /// the same second.
     fn initiations_in_an_hour(sites: u32, seed: u64) -> Vec<f64> {
         let (start, mut random) = (Instant::now(), fastrand::Rng::with_seed(seed));
+        let second = |at: Instant| usize::try_from((at - start).as_secs()).unwrap();
         let mut counts = vec![0.0; 3600];
         for _ in 0..sites {
             let mut now = start + SECOND.mul_f64(random.f64());
             let mut timer = HandshakeTimer::new(now);
-            while let Some(count) =
-                counts.get_mut(usize::try_from((now - start).as_secs()).unwrap())
-            {
+            while let Some(count) = counts.get_mut(second(now)) {
                 *count += 1.0;
                 timer.on_unanswered();
                 timer.on_initiation_sent(now, 1, random.f64());

@@ -339,5 +339,5 @@ fn address_of(number: usize) -> IpAddr {
 
 /// Returns whether a site shares its address with others.
 const fn is_behind_cgnat(number: usize) -> bool {
-    number % 4 == 0
+    number.is_multiple_of(4)
 }

@@ -40,15 +40,18 @@ fn autocorrelation(counts: &[u32], lag: usize) -> f64 {
     covariance(lag) / covariance(0)
 }
 
-fn assert_all_back(fleet: &Fleet, times: &ReturnTimes) {
+/// Returns a summary of a return in time.
+fn assert_all_back(fleet: &Fleet, times: &ReturnTimes) -> String {
+    let mut summary = format!("{:?}", fleet.hub.counters);
     for (sites, times) in
         [("own addresses", &times.own_address), ("shared addresses", &times.shared_address)]
     {
         let [half, most, last] = [50, 99, 100].map(|part| times[(times.len() - 1) * part / 100]);
-        println!("{sites}: half are back after {half:?}, 99 % after {most:?}, all after {last:?}");
-        assert!(last <= RETURN_LIMIT, "{sites}: {last:?}, {:?}", fleet.hub.counters);
+        summary +=
+            &format!("\n{sites}: half after {half:?}, 99 % after {most:?}, all after {last:?}");
+        assert!(last <= RETURN_LIMIT, "{summary}");
     }
-    println!("{:?}", fleet.hub.counters);
+    summary
 }
 
 #[test]
@@ -66,7 +69,7 @@ fn a_fleet_returns_to_a_hub_that_was_away_within_a_minute_and_out_of_step() {
         assert!(found < 0.1, "autocorrelation of {found:.3} at a lag of {lag} s");
     }
     let times = fleet.start_hub(10 * RETURN_LIMIT);
-    assert_all_back(&fleet, &times);
+    println!("{}", assert_all_back(&fleet, &times));
 }
 
 /// Here all sites call in the same second, in which the hub is up already.
@@ -76,5 +79,5 @@ fn a_fleet_returns_within_a_minute_to_a_hub_that_restarts_at_once() {
     fleet.stop_hub();
     fleet.run_for(Duration::from_secs(1));
     let times = fleet.start_hub(10 * RETURN_LIMIT);
-    assert_all_back(&fleet, &times);
+    println!("{}", assert_all_back(&fleet, &times));
 }
