@@ -88,7 +88,7 @@ pub enum AppError {
 
 /// Why the gateway was drained.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum RunEnd {
+pub enum RunOutcome {
     /// It was stopped.
     Stopped,
     /// It has to start again, with the configuration of another bundle.
@@ -105,7 +105,7 @@ pub async fn run(
     loaded: LoadedConfig,
     bundles: &mut Option<Bundles>,
     stop: CancellationToken,
-) -> Result<RunEnd, AppError> {
+) -> Result<RunOutcome, AppError> {
     let LoadedConfig { config, hash, .. } = loaded;
     let slots = prepare_process(&config);
     let metrics = Metrics::new(&config, &hash)?;
@@ -239,18 +239,18 @@ async fn wait_for_end(
     stop: &CancellationToken,
     restart: &CancellationToken,
     fatal: &CancellationToken,
-) -> Result<RunEnd, AppError> {
+) -> Result<RunOutcome, AppError> {
     systemd::notify_ready();
     tracing::info!("running");
     let end = tokio::select! {
         biased;
-        () = stop.cancelled() => Ok(RunEnd::Stopped),
+        () = stop.cancelled() => Ok(RunOutcome::Stopped),
         () = fatal.cancelled() => Err(AppError::TaskEnded),
-        () = restart.cancelled() => Ok(RunEnd::Restart),
+        () = restart.cancelled() => Ok(RunOutcome::Restart),
     };
     match end {
-        Ok(RunEnd::Restart) => systemd::notify_restarting(),
-        Ok(RunEnd::Stopped) | Err(_) => systemd::notify_stopping(),
+        Ok(RunOutcome::Restart) => systemd::notify_restarting(),
+        Ok(RunOutcome::Stopped) | Err(_) => systemd::notify_stopping(),
     }
     end
 }

@@ -259,7 +259,7 @@ impl BundleTask {
         let session = *self.inputs.session.borrow();
         let tunnel = self.inputs.tunnel.as_ref();
         Evidence {
-            tunnel: tunnel.is_none_or(|report| report.borrow().state.carries_data()),
+            tunnel: tunnel.is_none_or(|report| report.borrow().state.has_session()),
             broker: session.is_connected,
             offer: session.is_connected
                 && !session.offer_refused

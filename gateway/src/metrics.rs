@@ -165,7 +165,7 @@ series! {
             OfferOutcome::ALL.map(OfferOutcome::label)
         ),
         pub counter: IntGauge =
-            gauge("edge_bundle_counter", "Counter of the bundle in use; 0 without one."),
+            gauge("edge_bundle_number", "Counter of the bundle in use; 0 without one."),
         pub on_trial: IntGauge = gauge(
             "edge_bundle_on_trial",
             "1 while the bundle in use is on trial and may be taken back, else 0."

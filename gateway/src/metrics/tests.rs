@@ -19,7 +19,7 @@ fn the_names_and_labels_of_the_series_are_a_contract() {
 
 /// Every series at the start of a gateway with one PLC, without the buckets of the histograms.
 const SERIES: &str = r#"edge_build_info{version="VERSION"} 1
-edge_bundle_counter 0
+edge_bundle_number 0
 edge_bundle_offers_total{outcome="failed"} 0
 edge_bundle_offers_total{outcome="followed"} 0
 edge_bundle_offers_total{outcome="malformed"} 0

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ProcessEnd;
 use super::watched_files::WatchedFiles;
-use crate::app::{self, AppError, RunEnd, systemd};
+use crate::app::{self, AppError, RunOutcome, systemd};
 use crate::apply::{BOX_RUN_DIR, Bundles, BundlesError};
 use crate::cli::WAITING_FILE;
 use crate::cli::{EXIT_NEGATIVE, EXIT_OK};
@@ -87,8 +87,8 @@ pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken
             Ok(loaded) => {
                 reported.on_loaded(&loaded, &path);
                 match Box::pin(app::run(loaded, &mut bundles, stop.clone())).await {
-                    Ok(RunEnd::Stopped) => return ProcessEnd::Exit(EXIT_OK),
-                    Ok(RunEnd::Restart) => return ProcessEnd::Restart,
+                    Ok(RunOutcome::Stopped) => return ProcessEnd::Exit(EXIT_OK),
+                    Ok(RunOutcome::Restart) => return ProcessEnd::Restart,
                     Err(error @ AppError::TaskEnded) => StartFailure::Ended(error),
                     Err(error) => StartFailure::Blocked(error),
                 }

@@ -136,8 +136,7 @@ impl LoadedHub {
         }
         self.busy_until = now + HANDSHAKE_COST;
         self.counters.responses += 1;
-        let response = self.handle(site, &bytes).expect("an initiation of a known site");
-        Some((site, response))
+        self.handle(site, &bytes).map(|response| (site, response))
     }
 
     fn is_source_within_limit(&mut self, from: IpAddr, now: Instant) -> bool {

@@ -201,8 +201,9 @@ fn tcp_completes_over_a_link_with_30_percent_loss_and_1500_ms_delay() {
     // between two retransmissions.
     let completes =
         |seed| echo(&mut Streams::new(seed, conditions), 8 * 1024, 60 * MINUTE).is_some();
-    let completed = (0..80).filter(|seed| completes(*seed)).count();
-    assert!(completed >= 70, "{completed} of 80");
+    let completed = (0..160).filter(|seed| completes(*seed)).count();
+    // Seven of eight.
+    assert!(completed >= 140, "{completed} of 160");
 }
 
 #[test]

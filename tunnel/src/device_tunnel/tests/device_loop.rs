@@ -151,8 +151,8 @@ async fn initiations_are_sent_on_time_and_nothing_is_sent_in_between() {
     while let Ok(call) = calls.try_recv() {
         sent += usize::from(call == "send");
     }
-    // Pauses of 5 s that grow to 30 s.
-    assert!((120..=126).contains(&sent), "{sent}");
+    // Pauses of 5 s that grow to 30 s, of which half is random.
+    assert!((150..=175).contains(&sent), "{sent}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,10 +14,17 @@ fn event(state: &'static str) -> BundleEvent {
     BundleEvent { state, counter: Some(4), sentence }
 }
 
-/// Returns the next message that fits.
-async fn message_with(requests: &mut mpsc::Receiver<MqttRequest>, part: &str) -> OutgoingMessage {
+/// Returns the next message that fits. The broker acknowledges it and those before it.
+async fn message_with(
+    broker: &mpsc::Sender<mqtt::MqttEvent>,
+    requests: &mut mpsc::Receiver<MqttRequest>,
+    part: &str,
+) -> OutgoingMessage {
     loop {
         let message = next_message(requests).await.unwrap();
+        if let Some(ticket) = message.ticket {
+            broker.send(mqtt::MqttEvent::Acknowledged { ticket }).await.unwrap();
+        }
         if String::from_utf8_lossy(&message.payload).contains(part) {
             return message;
         }
@@ -37,14 +44,16 @@ async fn what_becomes_of_a_bundle_is_in_the_status_and_an_event() {
         let (done, queued) = oneshot::channel();
         reports.send(BundleReport::Event(event("reverted"), done)).await.unwrap();
         queued.await.unwrap();
-        let text = message_with(&mut outgoing, r#""event":"bundle""#).await;
+        let text = message_with(&broker, &mut outgoing, r#""event":"bundle""#).await;
         assert_eq!(&*text.topic, "edge/amsterdam-01/event");
         let payload = String::from_utf8(text.payload).unwrap();
         for part in [r#""state":"reverted""#, r#""counter":4"#, "Bundle 4 was taken back."] {
             assert!(payload.contains(part), "{payload}");
         }
         // The office reads the state and both counters from the retained status.
-        let text = message_with(&mut outgoing, r#""trial":{"state":"reverted","counter":4"#).await;
+        let text =
+            message_with(&broker, &mut outgoing, r#""trial":{"state":"reverted","counter":4"#)
+                .await;
         assert!(String::from_utf8(text.payload).unwrap().contains(r#""counter":3"#));
         reports.send(BundleReport::Status(None)).await.unwrap();
         tokio::time::sleep(TICK_INTERVAL).await;
@@ -67,10 +76,8 @@ async fn the_task_learns_what_the_session_shows_and_what_is_offered() {
             reason: String::new(),
         };
         broker.send(connected(1)).await.unwrap();
-        let status = message_with(&mut outgoing, r#""state":"online""#).await;
         assert!(!session.borrow().status_accepted);
-        let ticket = status.ticket.unwrap();
-        broker.send(mqtt::MqttEvent::Acknowledged { ticket }).await.unwrap();
+        message_with(&broker, &mut outgoing, r#""state":"online""#).await;
         session.wait_for(|one| one.is_connected && one.status_accepted).await.unwrap();
         broker.send(refused("edge/amsterdam-01/offer")).await.unwrap();
         session.wait_for(|one| one.offer_refused && !one.set_refused).await.unwrap();
