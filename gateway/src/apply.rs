@@ -17,7 +17,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use provisioning::bundle::BundleSource;
-use provisioning::trial::{Evidence, RevertReason, Verdict};
+use provisioning::trial::{Evidence, RevertReason, TrialOrigin, Verdict};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -25,11 +25,12 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tunnel::{PublicKey, TunnelReport};
 
-pub use active::{ActiveBundle, BOX_RUN_DIR, Bundles, BundlesError};
+pub use active::{ActiveBundle, BOX_RUN_DIR, Bundles, BundlesError, StageError, file_in_use};
 pub use fetch::{PullError, WebFile};
 pub use offer::{Offer, OfferDesk, OfferVerdict, PullFault};
-pub use sentence::{BundleEvent, BundleSentence};
+pub use sentence::{BundleEvent, BundleSentence, BundleState};
 
+use self::active::{ActiveTrial, InboxVerdict, unusable};
 use crate::metrics::{BundleMetrics, OfferOutcome};
 use crate::uplink::Uplink;
 
@@ -128,8 +129,8 @@ impl BundleTask {
         bundles.trials.set_limit(settings.confirm);
         let active = bundles.active.as_ref();
         let counter = active.map_or(0, |active| i64::try_from(active.counter).unwrap_or(i64::MAX));
-        metrics.counter.set(counter);
-        metrics.on_trial.set(active.is_some_and(|active| active.is_on_trial).into());
+        metrics.number.set(counter);
+        metrics.on_trial.set(bundles.trial().is_some().into());
         Self {
             bundles: Some(Box::new(bundles)),
             settings,
@@ -147,7 +148,7 @@ impl BundleTask {
     }
 
     /// Runs until `stop` fires. Cancels `restart` when the gateway has to start again with another
-    /// configuration.
+    /// configuration. Ends earlier only after a panic: a trial without this task would never end.
     pub async fn run(mut self, restart: CancellationToken, stop: CancellationToken) {
         self.report_start().await;
         let mut ticks = interval(TICK_INTERVAL);
@@ -156,20 +157,23 @@ impl BundleTask {
             loop {
                 tokio::select! {
                     _ = ticks.tick() => {}
-                    Ok(()) = self.inputs.offers.changed() => self.on_offer(),
+                    Ok(()) = self.inputs.offers.changed() => self.on_offer().await,
                 }
-                if self.advance().await {
-                    restart.cancel();
-                    return;
+                let has_to_restart = self.advance().await;
+                if has_to_restart || self.bundles.is_none() {
+                    return has_to_restart;
                 }
             }
         };
-        let is_stopped = stop.run_until_cancelled(work).await.is_none();
-        if is_stopped {
-            self.record_running_time().await;
+        match stop.run_until_cancelled(work).await {
+            None => self.record_running_time().await,
+            Some(true) => {
+                restart.cancel();
+                // A task that ends before the stop would be taken for one that failed.
+                stop.cancelled().await;
+            }
+            Some(false) => {}
         }
-        // A task that ends before the stop would be taken for one that failed.
-        stop.cancelled().await;
     }
 
     /// Publishes what happened before the start.
@@ -178,18 +182,16 @@ impl BundleTask {
         for event in events.unwrap_or_default() {
             self.publish(event).await;
         }
-        let reverted = self.bundles.as_ref().and_then(|bundles| {
-            let reverted = bundles.trials.record().reverted.as_ref()?;
-            let (counter, reason) = (reverted.counter, reverted.reason.clone());
-            let sentence = BundleSentence::Reverted { counter, reason };
-            Some(BundleEvent::new("reverted", Some(counter), &sentence))
-        });
-        if let Some(reverted) = reverted {
-            self.show(Some(reverted)).await;
-        }
+        self.show_rest().await;
     }
 
-    fn on_offer(&mut self) {
+    /// Shows what is to be known while nothing happens: the bundle that was taken back.
+    async fn show_rest(&mut self) {
+        let reverted = self.bundles.as_ref().and_then(|bundles| bundles.last_reverted());
+        self.show(reverted).await;
+    }
+
+    async fn on_offer(&mut self) {
         let Some(bundles) = &self.bundles else { return };
         let last = bundles.trials.record().last_counter();
         let message = self.inputs.offers.borrow_and_update().clone();
@@ -204,66 +206,63 @@ impl BundleTask {
             OfferVerdict::Withdrawn => OfferOutcome::Withdrawn,
         };
         self.metrics.count_offer(outcome);
-        if verdict != OfferVerdict::New {
-            tracing::debug!(target: LOG_TARGET, ?verdict, "an offer");
+        // What was said about the offer before is over.
+        if verdict == OfferVerdict::Withdrawn {
+            self.show_rest().await;
         }
     }
 
     /// Does what is due. Returns whether the gateway has to start again.
     async fn advance(&mut self) -> bool {
-        let Some(bundles) = &self.bundles else { return false };
-        let on_trial = bundles.active.as_ref().filter(|active| active.is_on_trial).cloned();
-        if let Some(active) = &on_trial
-            && self.advance_trial(active).await
-        {
-            return true;
-        }
-        // While there is one to go back to, the next one waits for the verdict.
-        if on_trial.is_some_and(|active| active.has_predecessor) {
-            return false;
+        if let Some(trial) = self.bundles.as_ref().and_then(|bundles| bundles.trial()) {
+            let is_reverted = self.advance_trial(trial).await;
+            // While there is one to go back to, the next one waits for the verdict.
+            if is_reverted || trial.left.is_some() {
+                return is_reverted;
+            }
         }
         self.take_inbox().await || self.pull().await
     }
 
     /// Judges the bundle on trial. Returns whether it was taken back.
-    async fn advance_trial(&mut self, active: &ActiveBundle) -> bool {
-        let mut evidence = self.evidence(active);
+    async fn advance_trial(&mut self, trial: ActiveTrial) -> bool {
+        let mut evidence = self.evidence(trial);
         let with_proof = Evidence { manifest: true, ..evidence };
         if !evidence.manifest && with_proof.missing().is_empty() {
-            self.fetch_proof(active).await;
-            evidence = self.evidence(active);
+            self.fetch_proof().await;
+            evidence = self.evidence(trial);
         }
         let running = since_boot().saturating_sub(self.recorded_at);
-        let verdict = match &self.bundles {
-            Some(bundles) => bundles.trials.judge(&evidence, running),
-            None => return false,
-        };
-        match verdict {
+        let Some(bundles) = &self.bundles else { return false };
+        match bundles.trials.judge(&evidence, running) {
             Verdict::Confirm => {
-                self.confirm(active.counter).await;
+                self.confirm(trial.counter).await;
                 false
             }
-            Verdict::Revert(reason) => self.revert(active.counter, reason).await,
+            Verdict::Revert(reason) => self.revert(reason).await,
             Verdict::Wait => {
                 if running >= RECORD_INTERVAL {
                     self.record_running_time().await;
                 }
-                self.show_trial(active, &evidence).await;
+                let left = trial.left.map(|left| left.as_secs().div_ceil(60));
+                let missing = evidence.missing();
+                let sentence = BundleSentence::on_trial(trial.counter, &missing, left);
+                self.show(Some(BundleEvent::new(&sentence))).await;
                 false
             }
         }
     }
 
     /// Returns what was reached with the configuration in use.
-    fn evidence(&self, active: &ActiveBundle) -> Evidence {
+    fn evidence(&self, trial: ActiveTrial) -> Evidence {
         let session = *self.inputs.session.borrow();
         let tunnel = self.inputs.tunnel.as_ref();
+        let is_offered_again =
+            trial.origin == TrialOrigin::ByHand || self.largest_offer >= trial.counter;
         Evidence {
             tunnel: tunnel.is_none_or(|report| report.borrow().state.has_session()),
             broker: session.is_connected,
-            offer: session.is_connected
-                && !session.offer_refused
-                && (!active.is_offered || self.largest_offer >= active.counter),
+            offer: session.is_connected && !session.offer_refused && is_offered_again,
             set: session.is_connected && !session.set_refused,
             status: session.status_accepted,
             manifest: self.has_proof || self.settings.url.is_none(),
@@ -272,7 +271,7 @@ impl BundleTask {
 
     /// Fetches the bundle on trial by its own configuration, or a later one of this gateway: the
     /// office may have made the next one meanwhile.
-    async fn fetch_proof(&mut self, active: &ActiveBundle) {
+    async fn fetch_proof(&mut self) {
         let Some(url) = self.settings.url.clone() else { return };
         if self.next_proof.is_some_and(|next| now() < next) {
             return;
@@ -285,54 +284,40 @@ impl BundleTask {
                     == Some(true)
             }
             Err(error) => {
-                tracing::warn!(target: LOG_TARGET, counter = active.counter, "{error}");
+                tracing::warn!(target: LOG_TARGET, "{error}");
                 false
             }
         };
     }
 
     async fn confirm(&mut self, counter: u64) {
-        let confirmed = self
-            .with_bundles(|bundles| {
-                let confirmed = bundles.trials.confirm();
-                if let (Ok(()), Some(active)) = (&confirmed, &mut bundles.active) {
-                    (active.is_on_trial, active.has_predecessor) = (false, false);
-                }
-                confirmed.map_err(|error| error.to_string())
-            })
-            .await;
-        match confirmed {
+        match self.with_bundles(|bundles| bundles.trials.confirm()).await {
             Some(Ok(())) => {
-                let sentence = BundleSentence::Confirmed { counter };
-                tracing::info!(target: LOG_TARGET, "{sentence}");
                 self.metrics.on_trial.set(0);
-                self.publish(BundleEvent::new("confirmed", Some(counter), &sentence)).await;
+                self.publish(BundleEvent::logged(&BundleSentence::Confirmed { counter })).await;
                 self.show(None).await;
             }
             // Tried again at the next tick: the disk may have room then.
-            Some(Err(reason)) => self.show_unusable(reason).await,
+            Some(Err(error)) => self.show(Some(unusable(&error))).await,
             None => {}
         }
     }
 
     /// Takes the bundle on trial back. Returns whether that is recorded.
-    async fn revert(&mut self, counter: u64, reason: RevertReason) -> bool {
-        let reverted = self
-            .with_bundles(|bundles| {
-                let reverted = bundles.revert(reason).map_err(|error| error.to_string());
-                reverted.map(|()| std::mem::take(&mut bundles.events))
-            })
-            .await;
-        match reverted {
+    async fn revert(&mut self, reason: RevertReason) -> bool {
+        let reverted = self.with_bundles(|bundles| {
+            let reverted = bundles.revert(reason);
+            reverted.map(|()| std::mem::take(&mut bundles.events))
+        });
+        match reverted.await {
             Some(Ok(events)) => {
                 for event in events {
                     self.publish(event).await;
                 }
                 true
             }
-            Some(Err(reason)) => {
-                tracing::error!(target: LOG_TARGET, counter, reason, "cannot be taken back");
-                self.show_unusable(reason).await;
+            Some(Err(error)) => {
+                self.show(Some(unusable(&error))).await;
                 false
             }
             None => false,
@@ -346,14 +331,23 @@ impl BundleTask {
         }
         self.next_inbox = now() + INBOX_INTERVAL;
         let own_key = self.settings.tunnel_public_key;
-        let taken = self.with_bundles(move |bundles| {
-            let has_inbox = bundles.trials.storage().has_inbox();
-            has_inbox.then(|| bundles.take_inbox(own_key))
-        });
-        let Some(Some(event)) = taken.await else { return false };
-        let is_staged = event.state == "staged";
-        self.publish(event).await;
-        is_staged
+        match self.with_bundles(move |bundles| bundles.take_inbox(own_key)).await.flatten() {
+            Some(InboxVerdict::Staged(event)) => {
+                self.publish(event).await;
+                true
+            }
+            // It changes nothing about the gateway: the person reads `inbox.refused`.
+            Some(InboxVerdict::Refused(event)) => {
+                self.publish(event).await;
+                self.show_rest().await;
+                false
+            }
+            Some(InboxVerdict::NotStored(event)) => {
+                self.show(Some(event)).await;
+                false
+            }
+            None => false,
+        }
     }
 
     /// Fetches an offered bundle if one is due. Returns whether the gateway has to start with it.
@@ -361,61 +355,43 @@ impl BundleTask {
         let (Some(offer), Some(url)) = (self.offers.due(now()), self.settings.url.clone()) else {
             return false;
         };
-        let fetched = fetch::fetch_offered(&self.inputs.uplink, &url, &offer).await;
-        let (reason, fault) = match fetched {
+        let own_key = self.settings.tunnel_public_key;
+        let error = match fetch::fetch_offered(&self.inputs.uplink, &url, &offer).await {
             Ok(bytes) => {
-                let own_key = self.settings.tunnel_public_key;
-                let staged = self.with_bundles(move |bundles| {
+                let stage = move |bundles: &mut Bundles| {
                     bundles.stage(&bytes, BundleSource::Pulled, own_key)
-                });
-                match staged.await {
+                };
+                match self.with_bundles(stage).await {
                     Some(Ok(event)) => {
                         self.offers.close();
                         self.metrics.count_offer(OfferOutcome::Taken);
                         self.publish(event).await;
                         return true;
                     }
-                    Some(Err(reason)) => (reason, PullFault::Wrong),
+                    Some(Err(error)) => PullError::from(error),
                     None => return false,
                 }
             }
-            Err(error) => (error.to_string(), error.fault()),
+            Err(error) => error,
         };
-        self.on_not_pulled(offer.counter, reason, fault).await;
+        self.on_not_pulled(offer.counter, &error).await;
         false
     }
 
-    async fn on_not_pulled(&mut self, counter: u64, reason: String, fault: PullFault) {
-        let pause = self.offers.on_failed(fault, now(), fastrand::f64());
-        let (state, sentence) = match pause {
-            Some(pause) => {
-                let minutes = pause.as_secs().div_ceil(60);
-                ("fetching", BundleSentence::NotFetched { counter, reason, minutes })
-            }
-            None => ("refused", BundleSentence::GivenUp { counter, reason }),
-        };
+    async fn on_not_pulled(&mut self, counter: u64, error: &PullError) {
         self.metrics.count_offer(OfferOutcome::Failed);
-        tracing::warn!(target: LOG_TARGET, "{sentence}");
-        let event = BundleEvent::new(state, Some(counter), &sentence);
-        if pause.is_none() {
-            self.publish(event).await;
-        } else {
-            self.show(Some(event)).await;
+        let reason = error.to_string();
+        match self.offers.on_failed(error.fault(), now(), fastrand::f64()) {
+            Some(pause) => {
+                let minutes = (pause.as_secs() + 30) / 60;
+                let sentence = BundleSentence::NotFetched { counter, reason, minutes };
+                self.show(Some(BundleEvent::logged(&sentence))).await;
+            }
+            None => {
+                let sentence = BundleSentence::GivenUp { counter, reason };
+                self.publish(BundleEvent::logged(&sentence)).await;
+            }
         }
-    }
-
-    async fn show_trial(&mut self, active: &ActiveBundle, evidence: &Evidence) {
-        let Some(bundles) = &self.bundles else { return };
-        let used = bundles.trials.record().tried.as_ref().map(|tried| tried.used);
-        let left = self.settings.confirm.saturating_sub(used.unwrap_or_default());
-        let left = active.has_predecessor.then(|| left.as_secs().div_ceil(60));
-        let sentence = BundleSentence::on_trial(active.counter, &evidence.missing(), left);
-        self.show(Some(BundleEvent::new("trying", Some(active.counter), &sentence))).await;
-    }
-
-    async fn show_unusable(&mut self, reason: String) {
-        let sentence = BundleSentence::Unusable { reason };
-        self.show(Some(BundleEvent::new("refused", None, &sentence))).await;
     }
 
     /// Shows this in the status, if it is not there already.
@@ -441,8 +417,9 @@ impl BundleTask {
     async fn record_running_time(&mut self) {
         let now = since_boot();
         let running = now.saturating_sub(std::mem::replace(&mut self.recorded_at, now));
-        let is_on_trial = |bundles: &Bundles| bundles.trials.record().tried.is_some();
-        if !self.bundles.as_deref().is_some_and(is_on_trial) {
+        // The first bundle has no limit, and may wait for its hub for weeks: a card would wear.
+        let trial = self.bundles.as_ref().and_then(|bundles| bundles.trial());
+        if trial.is_none_or(|trial| trial.left.is_none()) {
             return;
         }
         let recorded =

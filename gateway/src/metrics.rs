@@ -164,7 +164,7 @@ series! {
             "outcome",
             OfferOutcome::ALL.map(OfferOutcome::label)
         ),
-        pub counter: IntGauge =
+        pub number: IntGauge =
             gauge("edge_bundle_number", "Counter of the bundle in use; 0 without one."),
         pub on_trial: IntGauge = gauge(
             "edge_bundle_on_trial",

@@ -26,7 +26,7 @@ pub use reading::{
     BadTag, Cycle, ReadFailure, ReadOutcome, ReadResult, Registers, TagHealth, TagLocation,
 };
 pub use reply_to::{OwnTopics, ReplyTo, ReplyToError};
-pub use sentence::{Detail, Sentence};
+pub use sentence::{Detail, Sentence, with_sources};
 pub use topic::{filter_matches, is_topic_filter};
 pub use write::{
     ImageContent, ImageReport, ImageState, MaskedWord, NotSentReason, TagImage, WriteOrder,

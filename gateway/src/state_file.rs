@@ -31,9 +31,8 @@ impl StateFile {
         Self { path: state_dir.join(name), loss_message, max_bytes, is_failing: false }
     }
 
-    /// Returns the text that was written last; `None` when the file is missing or unreadable, and
-    /// when something else lies there: a pipe, a device, a longer file. What is there and cannot be
-    /// read is logged.
+    /// Returns the text that was written last; `None` when there is no file, or none that can be
+    /// read: a pipe, a device, a longer file. A file that cannot be read is logged.
     #[must_use]
     pub fn read(&self) -> Option<String> {
         let text = regular_file::read(&self.path, self.max_bytes)
@@ -56,7 +55,14 @@ impl StateFile {
     pub async fn write(&mut self, text: String) -> bool {
         let (path, max_bytes) = (self.path.clone(), self.max_bytes);
         // An SD card may take seconds, and everything else shares this thread.
-        let written = spawn_blocking(move || replace_atomically(&path, &text, max_bytes)).await;
+        let replace = move || {
+            // It would not be read back, and the text that is there would be lost.
+            if u64::try_from(text.len()).map_or(true, |bytes| bytes > max_bytes) {
+                return Err(ErrorKind::FileTooLarge.into());
+            }
+            replace_atomically(&path, text.as_bytes())
+        };
+        let written = spawn_blocking(replace).await;
         let error = match written {
             Ok(Ok(())) => {
                 if std::mem::take(&mut self.is_failing) {
@@ -74,11 +80,12 @@ impl StateFile {
     }
 }
 
-fn replace_atomically(path: &Path, text: &str, max_bytes: u64) -> io::Result<()> {
-    // It would not be read back, and the text that is there would be lost.
-    if u64::try_from(text.len()).map_or(true, |bytes| bytes > max_bytes) {
-        return Err(ErrorKind::FileTooLarge.into());
-    }
+/// Replaces a file in one step, which blocks: a power cut leaves the old one or the new one, and
+/// once this returns the new one. Only the owner may read it.
+///
+/// # Errors
+/// When it cannot be written; it is the old one then, or after a failed sync perhaps the new one.
+pub fn replace_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
     // rename(2) is atomic, but only a synced file is sure to have its text after a power cut.
     let new = path.with_extension("new");
     // A pipe or a link there would block the write, or send it elsewhere.
@@ -87,7 +94,7 @@ fn replace_atomically(path: &Path, text: &str, max_bytes: u64) -> io::Result<()>
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(content)?;
     file.sync_data()?;
     fs::rename(&new, path)?;
     // The rename survives a power cut only after this (fsync(2)).

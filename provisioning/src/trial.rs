@@ -71,7 +71,10 @@ pub trait TrialStorage {
 #[derive(Debug, Error)]
 pub enum TrialError<E> {
     /// The storage fails.
-    #[error("the bundles of this box cannot be read or written")]
+    #[error(
+        "the bundles of this box cannot be read or written: make room on the disk, and check the \
+         owner of state_dir"
+    )]
     Storage(#[source] E),
     /// The record is damaged.
     #[error(transparent)]

@@ -11,7 +11,7 @@ use toml::Table;
 /// Each module of the gateway and the modules that it may use. Every module may use `model`.
 const MODULES: &[(&str, &[&str])] = &[
     ("app", ALL),
-    ("apply", &["metrics", "uplink", "model"]),
+    ("apply", &["metrics", "state_file", "uplink", "model"]),
     ("audit", &["queue", "model"]),
     ("cli", ALL),
     ("clock", &["state_file", "model"]),

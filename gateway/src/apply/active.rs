@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use provisioning::bundle::{
-    Acceptance, Bundle, BundleError, BundleSource, MAX_BUNDLE_BYTES, verify,
+    Acceptance, Bundle, BundleError, BundleSource, GATEWAY_TOML, MAX_BUNDLE_BYTES, verify,
 };
 use provisioning::regular_file;
 use provisioning::trial::{InUse, RevertReason, TrialError, TrialOrigin, TrialSlot, Trials};
@@ -15,6 +15,7 @@ use tunnel::PublicKey;
 
 use super::bundle_dir::BundleDir;
 use super::sentence::{BundleEvent, BundleSentence};
+use crate::model::with_sources;
 
 /// Where `edge-gateway-box` puts the decrypted secrets of each bundle.
 pub const BOX_RUN_DIR: &str = "/run/edge-gateway-box";
@@ -77,12 +78,50 @@ pub struct ActiveBundle {
     pub counter: u64,
     /// `gateway.id` that it is for.
     pub gateway: String,
-    /// Whether it is on trial.
-    pub is_on_trial: bool,
-    /// Whether there is one to go back to.
-    pub has_predecessor: bool,
-    /// Whether it is on trial and came by an offer, which the broker retains.
-    pub is_offered: bool,
+}
+
+/// The bundle in use, while it is on trial.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct ActiveTrial {
+    /// Its counter.
+    pub(super) counter: u64,
+    /// How it came.
+    pub(super) origin: TrialOrigin,
+    /// The running time that is left, as far as it is recorded; none if there is no bundle to go
+    /// back to.
+    pub(super) left: Option<Duration>,
+}
+
+/// What became of a bundle that a person brought, and what to say about it.
+pub(super) enum InboxVerdict {
+    /// It is on trial.
+    Staged(BundleEvent),
+    /// It is removed, and `inbox.refused` says why.
+    Refused(BundleEvent),
+    /// The disk does not take it now: it stays, and is taken later.
+    NotStored(BundleEvent),
+}
+
+impl InboxVerdict {
+    fn into_event(self) -> BundleEvent {
+        match self {
+            Self::Staged(event) | Self::Refused(event) | Self::NotStored(event) => event,
+        }
+    }
+}
+
+/// Why a bundle is not put on trial.
+#[derive(Debug, Error)]
+pub enum StageError {
+    /// The bundle is refused.
+    #[error(transparent)]
+    Refused(#[from] BundleError),
+    /// It cannot be stored now.
+    #[error("{}", with_sources(.0))]
+    Trial(#[from] TrialError<io::Error>),
+    /// The signing keys cannot be stored now.
+    #[error("its signing keys cannot be stored ({0}): make room on the disk")]
+    Keys(#[source] io::Error),
 }
 
 impl Bundles {
@@ -112,10 +151,10 @@ impl Bundles {
     /// # Errors
     /// When bundles cannot be read or written.
     pub fn refresh(&mut self, box_run_dir: &Path) -> Result<(), BundlesError> {
-        if self.trials.storage().has_inbox() {
-            let event = self.take_inbox(None);
-            self.events.push(event);
-        }
+        // While one is on trial, the next one waits for the verdict.
+        let is_free = self.trials.record().tried.is_none() || !self.has_predecessor();
+        let taken = is_free.then(|| self.take_inbox(None)).flatten();
+        self.events.extend(taken.map(InboxVerdict::into_event));
         let counter = self.tried_counter();
         if let Some(reason) = self.trials.start()? {
             self.report_reverted(counter, &reason);
@@ -125,6 +164,12 @@ impl Bundles {
             self.events.push(unusable(&error));
         }
         Ok(())
+    }
+
+    /// Returns `state_dir` of the box.
+    #[must_use]
+    pub fn state_dir(&self) -> &Path {
+        self.trials.storage().state_dir()
     }
 
     /// Returns the file whose appearance changes which bundle is in use.
@@ -140,8 +185,7 @@ impl Bundles {
                 InUse::Nothing => return Ok(()),
                 InUse::Confirmed(slot) | InUse::OnTrial { slot, .. } => slot,
             };
-            let record = self.trials.record();
-            let has_other = record.tried.is_some() && record.confirmed.is_some();
+            let has_other = self.trials.record().tried.is_some() && self.has_predecessor();
             let error = match self.unpack(slot, has_other, box_run_dir) {
                 Ok(active) => {
                     self.active = Some(active);
@@ -187,49 +231,48 @@ impl Bundles {
         };
         let file =
             dir.unpack(slot, &verified.bundle, secrets.as_deref()).map_err(BundlesError::Unpack)?;
-        let record = self.trials.record();
-        Ok(ActiveBundle {
-            file,
-            counter: manifest.counter,
-            gateway: manifest.gateway.clone(),
-            is_on_trial: record.tried.is_some(),
-            has_predecessor: record.tried.is_some() && record.confirmed.is_some(),
-            is_offered: record.tried.as_ref().is_some_and(|one| one.origin == TrialOrigin::Offered),
-        })
+        Ok(ActiveBundle { file, counter: manifest.counter, gateway: manifest.gateway.clone() })
     }
 
-    /// Takes the bundle that a person brought: it is in use from the next start. Returns what to
-    /// say about it.
-    pub(super) fn take_inbox(&mut self, own_key: Option<PublicKey>) -> BundleEvent {
+    /// Takes the bundle that a person brought, if there is one: it is in use from the next start.
+    /// Returns what to say about it. While the disk takes nothing, it stays where it is.
+    pub(super) fn take_inbox(&mut self, own_key: Option<PublicKey>) -> Option<InboxVerdict> {
         let dir = self.trials.storage().clone();
+        if !dir.has_inbox() {
+            return None;
+        }
         let staged = match dir.read_inbox() {
             Ok(bytes) => self.stage(&bytes, BundleSource::ByHand, own_key),
-            Err(error) => Err(format!(
-                "{} is no file of at most {MAX_BUNDLE_BYTES} bytes ({error}): load it again",
-                dir.inbox().display()
-            )),
-        };
-        let (event, refusal) = match staged {
-            Ok(event) => (event, None),
-            Err(reason) => {
-                let sentence = BundleSentence::InboxRefused { reason: reason.clone() };
-                (BundleEvent::new("refused", None, &sentence), Some(reason))
+            Err(error) => {
+                let reason = format!(
+                    "{} is no file of at most {MAX_BUNDLE_BYTES} bytes ({error}): load it again",
+                    dir.inbox().display()
+                );
+                return Some(refuse_inbox(&dir, reason));
             }
         };
-        if let Err(error) = dir.close_inbox(refusal.as_deref()) {
-            // It would be taken again at each start, where its counter is refused.
-            tracing::warn!(%error, "the bundle that was loaded cannot be removed");
+        match staged {
+            Ok(event) => {
+                log_not_closed(dir.close_inbox(None));
+                Some(InboxVerdict::Staged(event))
+            }
+            Err(StageError::Refused(error)) => Some(refuse_inbox(&dir, error.to_string())),
+            Err(error @ (StageError::Trial(_) | StageError::Keys(_))) => {
+                Some(InboxVerdict::NotStored(unusable(&error)))
+            }
         }
-        event
     }
 
-    /// Puts a bundle on trial. Returns what to say about it, or why it is refused.
+    /// Puts a bundle on trial. Returns what to say about it.
+    ///
+    /// # Errors
+    /// When it is refused, or cannot be stored; what was in use is still in use then.
     pub(super) fn stage(
         &mut self,
         bytes: &[u8],
         source: BundleSource,
         own_key: Option<PublicKey>,
-    ) -> Result<BundleEvent, String> {
+    ) -> Result<BundleEvent, StageError> {
         let keys = self.trials.storage().keys();
         let last = Some(self.trials.record().last_counter()).filter(|last| *last > 0);
         let acceptance = Acceptance {
@@ -239,21 +282,39 @@ impl Bundles {
             last_counter: last,
             source,
         };
-        let verified = verify(bytes, &acceptance).map_err(|error| error.to_string())?;
+        let verified = verify(bytes, &acceptance)?;
         let counter = verified.bundle.manifest().counter;
         let origin = match source {
             BundleSource::ByHand => TrialOrigin::ByHand,
             BundleSource::Pulled => TrialOrigin::Offered,
         };
-        let staged = self.trials.stage(bytes, counter, origin);
-        staged.map_err(|error| with_sources(&error))?;
-        // A list of keys is signed by the list before it, so it holds even if the bundle does not.
-        if let Err(error) = self.trials.storage().set_keys(&verified.keys) {
-            return Err(format!("the signing keys cannot be stored: {error}"));
-        }
-        let has_other = self.trials.record().confirmed.is_some();
-        let sentence = BundleSentence::Staged { counter, has_other };
-        Ok(BundleEvent::new("staged", Some(counter), &sentence))
+        // First: if this fails, the bundle is not in use. A list of keys is signed by the list
+        // before it, so it holds even if the bundle does not.
+        self.trials.storage().set_keys(&verified.keys).map_err(StageError::Keys)?;
+        self.trials.stage(bytes, counter, origin)?;
+        let has_other = self.has_predecessor();
+        Ok(BundleEvent::logged(&BundleSentence::Staged { counter, has_other }))
+    }
+
+    /// Returns the trial of the bundle in use; none if it is confirmed.
+    pub(super) fn trial(&self) -> Option<ActiveTrial> {
+        let tried = self.trials.record().tried.as_ref()?;
+        let InUse::OnTrial { left, .. } = self.trials.in_use() else { return None };
+        // One that was staged since the start is not in use yet.
+        let is_active = self.active.as_ref().is_some_and(|one| one.counter == tried.counter);
+        is_active.then_some(ActiveTrial { counter: tried.counter, origin: tried.origin, left })
+    }
+
+    /// Returns whether there is a bundle to go back to from one on trial.
+    fn has_predecessor(&self) -> bool {
+        self.trials.record().confirmed.is_some()
+    }
+
+    /// Returns what is to be known about earlier bundles.
+    pub(super) fn last_reverted(&self) -> Option<BundleEvent> {
+        let reverted = self.trials.record().reverted.as_ref()?;
+        let (counter, reason) = (reverted.counter, reverted.reason.clone());
+        Some(BundleEvent::new(&BundleSentence::Reverted { counter, reason }))
     }
 
     /// Returns whether these bytes are the bundle in use, or a later one of this gateway.
@@ -284,7 +345,7 @@ impl Bundles {
     /// # Errors
     /// When bundles cannot be read or written.
     pub fn give_up(&mut self, cause: String, box_run_dir: &Path) -> Result<bool, BundlesError> {
-        if !self.active.as_ref().is_some_and(|active| active.has_predecessor) {
+        if self.trial().is_none_or(|trial| trial.left.is_none()) {
             return Ok(false);
         }
         self.revert(RevertReason::Unusable { cause })?;
@@ -302,8 +363,7 @@ impl Bundles {
             counter: counter.unwrap_or_default(),
             reason: reason.to_string(),
         };
-        tracing::warn!(target: super::LOG_TARGET, "{sentence}");
-        self.events.push(BundleEvent::new("reverted", counter, &sentence));
+        self.events.push(BundleEvent::logged(&sentence));
     }
 }
 
@@ -334,13 +394,33 @@ fn wait_for_box(bundle: &Bundle<'_>, run_dir: &Path) -> BoxOutcome {
     }
 }
 
-fn unusable(error: &dyn std::error::Error) -> BundleEvent {
-    let sentence = BundleSentence::Unusable { reason: with_sources(error) };
-    tracing::error!(target: super::LOG_TARGET, "{sentence}");
-    BundleEvent::new("refused", None, &sentence)
+/// Refuses the bundle that a person brought.
+fn refuse_inbox(dir: &BundleDir, reason: String) -> InboxVerdict {
+    log_not_closed(dir.close_inbox(Some(&reason)));
+    InboxVerdict::Refused(BundleEvent::logged(&BundleSentence::InboxRefused { reason }))
 }
 
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+/// It would be looked at again, and its counter refused.
+fn log_not_closed(closed: io::Result<()>) {
+    if let Err(error) = closed {
+        tracing::warn!(
+            target: super::LOG_TARGET, %error, "the bundle that was loaded cannot be removed"
+        );
+    }
+}
+
+pub(super) fn unusable(error: &dyn std::error::Error) -> BundleEvent {
+    BundleEvent::logged(&BundleSentence::Unusable { reason: with_sources(error) })
+}
+
+/// Returns the `gateway.toml` of the bundle in use; none without one, or if this user may not look.
+#[must_use]
+pub fn file_in_use(state_dir: &Path) -> Option<PathBuf> {
+    let dir = BundleDir::new(state_dir);
+    match Trials::open(dir.clone(), DEFAULT_LIMIT).ok()?.in_use() {
+        InUse::Nothing => None,
+        InUse::Confirmed(slot) | InUse::OnTrial { slot, .. } => {
+            Some(dir.unpacked(slot).join(GATEWAY_TOML)).filter(|file| file.is_file())
+        }
+    }
 }

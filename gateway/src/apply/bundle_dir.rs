@@ -11,6 +11,8 @@ use provisioning::bundle::{
 use provisioning::regular_file;
 use provisioning::trial::{TrialSlot, TrialStorage};
 
+use crate::state_file::replace_atomically;
+
 /// Name of the directory in `state_dir`.
 const BUNDLE_DIR: &str = "bundle";
 /// A bundle that a person brought.
@@ -27,13 +29,19 @@ const MAX_TEXT_BYTES: u64 = 16 << 10;
 /// The directory. Every write is on the disk when it returns.
 #[derive(Clone, Debug)]
 pub(super) struct BundleDir {
+    state_dir: PathBuf,
     dir: PathBuf,
 }
 
 impl BundleDir {
     /// Returns the directory of bundles in `state_dir`, without opening it.
     pub(super) fn new(state_dir: &Path) -> Self {
-        Self { dir: state_dir.join(BUNDLE_DIR) }
+        Self { state_dir: state_dir.to_owned(), dir: state_dir.join(BUNDLE_DIR) }
+    }
+
+    /// Returns the `state_dir` that it is in.
+    pub(super) fn state_dir(&self) -> &Path {
+        &self.state_dir
     }
 
     /// Returns whether a person brought a bundle.
@@ -82,6 +90,11 @@ impl BundleDir {
         self.dir.join(format!("{slot}.tar"))
     }
 
+    /// Returns the directory with the files of a slot's bundle.
+    pub(super) fn unpacked(&self, slot: TrialSlot) -> PathBuf {
+        self.dir.join(slot.to_string())
+    }
+
     /// Writes the files of a bundle where the gateway reads them, unless they are there, and returns
     /// its `gateway.toml`. `secrets` is the directory with the decrypted secrets.
     pub(super) fn unpack(
@@ -90,7 +103,7 @@ impl BundleDir {
         bundle: &Bundle<'_>,
         secrets: Option<&Path>,
     ) -> io::Result<PathBuf> {
-        let (dir, new) = (self.dir.join(slot.to_string()), self.dir.join(format!("{slot}.new")));
+        let (dir, new) = (self.unpacked(slot), self.dir.join(format!("{slot}-new")));
         let files = bundle.files().iter().filter(|(name, _)| **name != SEALED_SECRETS);
         let linked = secrets.filter(|_| !bundle.has_clear_secrets());
         let is_same = |name: &str, content: &[u8]| {
@@ -129,18 +142,10 @@ impl BundleDir {
         dir.is_dir().then_some(dir)
     }
 
-    /// Replaces a file in one step: after a power cut it is the old one or the new one.
+    /// Replaces a file in one step.
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        if !self.dir.exists() {
-            create_dir(&self.dir)?;
-        }
-        let (path, new) = (self.dir.join(name), self.dir.join(format!("{name}.new")));
-        remove_if_there(&new)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        sync_dir(&self.dir)
+        create_dir(&self.dir)?;
+        replace_atomically(&self.dir.join(name), content)
     }
 }
 
@@ -160,6 +165,8 @@ impl TrialStorage for BundleDir {
     }
 
     fn write_slot(&mut self, slot: TrialSlot, bundle: &[u8]) -> io::Result<()> {
+        // The files of the bundle that was there: some may be secrets that this one has not.
+        remove_tree(&self.unpacked(slot))?;
         self.replace(&format!("{slot}.tar"), bundle)
     }
 }

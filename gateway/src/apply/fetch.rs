@@ -8,12 +8,13 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header;
 use hyper_util::rt::TokioIo;
-use provisioning::bundle::{BundleError, MAX_BUNDLE_BYTES};
+use provisioning::bundle::MAX_BUNDLE_BYTES;
 use provisioning::config::HostPort;
 use ring::digest::{SHA256, digest};
 use thiserror::Error;
 use tokio::time::timeout;
 
+use super::active::StageError;
 use super::offer::{Offer, PullFault};
 use crate::uplink::{ByteStream, DialError, Uplink};
 
@@ -80,9 +81,9 @@ pub enum PullError {
         /// Path of the file.
         path: String,
     },
-    /// The bundle is refused.
+    /// The bundle is refused, or cannot be stored.
     #[error(transparent)]
-    Refused(#[from] BundleError),
+    NotTaken(#[from] StageError),
 }
 
 impl PullError {
@@ -92,8 +93,11 @@ impl PullError {
             Self::Unreachable { .. }
             | Self::TimedOut { .. }
             | Self::Status { .. }
-            | Self::NotHttp { .. } => PullFault::Unavailable,
-            Self::TooLong { .. } | Self::NotOffered { .. } | Self::Refused(_) => PullFault::Wrong,
+            | Self::NotHttp { .. }
+            | Self::NotTaken(StageError::Trial(_) | StageError::Keys(_)) => PullFault::Unavailable,
+            Self::TooLong { .. }
+            | Self::NotOffered { .. }
+            | Self::NotTaken(StageError::Refused(_)) => PullFault::Wrong,
         }
     }
 }

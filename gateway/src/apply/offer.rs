@@ -40,7 +40,8 @@ pub enum OfferVerdict {
 /// Why a bundle was not fetched.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PullFault {
-    /// The web server was not reached, or does not have the bundle: it may have it later.
+    /// The web server was not reached, or does not have the bundle, or the disk does not take it:
+    /// that may change.
     Unavailable,
     /// The web server answered with something else than what was offered.
     Wrong,

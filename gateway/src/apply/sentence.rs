@@ -63,7 +63,7 @@ pub enum BundleSentence {
         /// Why.
         reason: String,
     },
-    /// A bundle that a person brought was refused.
+    /// A bundle that a person brought was refused; only in events.
     InboxRefused {
         /// Why.
         reason: String,
@@ -75,25 +75,68 @@ pub enum BundleSentence {
     },
 }
 
-/// Something that happened with a bundle: for the status, the log and the topic of events.
+/// What becomes of a bundle.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BundleState {
+    /// It is offered, and was not fetched yet.
+    Fetching,
+    /// It was taken; the gateway starts with it.
+    Staged,
+    /// It is in use, and on trial.
+    Trying,
+    /// Everything was reached with it.
+    Confirmed,
+    /// It was taken back.
+    Reverted,
+    /// It is not taken, or cannot be used.
+    Refused,
+}
+
+/// Something that happened with a bundle: for the status, and the topic of events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BundleEvent {
-    /// One word: `staged`, `trying`, `confirmed`, `reverted`, `fetching` or `refused`.
-    pub state: &'static str,
+    /// What becomes of the bundle.
+    pub state: BundleState,
     /// The bundle that it is about; absent if it cannot be read.
     pub counter: Option<u64>,
     /// What happened, and what to do.
     pub sentence: Sentence,
 }
 
+impl BundleState {
+    /// Returns the word in status and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fetching => "fetching",
+            Self::Staged => "staged",
+            Self::Trying => "trying",
+            Self::Confirmed => "confirmed",
+            Self::Reverted => "reverted",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl BundleEvent {
     /// Renders a sentence.
-    pub(super) fn new(
-        state: &'static str,
-        counter: Option<u64>,
-        sentence: &BundleSentence,
-    ) -> Self {
+    pub(super) fn new(sentence: &BundleSentence) -> Self {
+        let (state, counter) = (sentence.state(), sentence.counter());
         Self { state, counter, sentence: Sentence::new(sentence) }
+    }
+
+    /// Renders a sentence and logs it.
+    pub(super) fn logged(sentence: &BundleSentence) -> Self {
+        let event = Self::new(sentence);
+        match event.state {
+            BundleState::Staged | BundleState::Trying | BundleState::Confirmed => {
+                tracing::info!(target: super::LOG_TARGET, "{sentence}");
+            }
+            BundleState::Fetching | BundleState::Reverted | BundleState::Refused => {
+                tracing::warn!(target: super::LOG_TARGET, "{sentence}");
+            }
+        }
+        event
     }
 
     /// Returns the members of the event message:
@@ -102,7 +145,7 @@ impl BundleEvent {
     pub fn body(&self, at: UnixTime) -> Map<String, Value> {
         let members = [
             ("event", Some("bundle".into())),
-            ("state", Some(self.state.into())),
+            ("state", Some(self.state.as_str().into())),
             ("counter", self.counter.map(Value::from)),
             ("reason", Some(self.sentence.text.clone().into())),
             ("at", Some(at.to_string().into())),
@@ -113,6 +156,32 @@ impl BundleEvent {
 }
 
 impl BundleSentence {
+    const fn state(&self) -> BundleState {
+        match self {
+            Self::Staged { .. } => BundleState::Staged,
+            Self::OnTrial { .. } | Self::FirstOnTrial { .. } => BundleState::Trying,
+            Self::Confirmed { .. } => BundleState::Confirmed,
+            Self::Reverted { .. } => BundleState::Reverted,
+            Self::NotFetched { .. } => BundleState::Fetching,
+            Self::GivenUp { .. } | Self::InboxRefused { .. } | Self::Unusable { .. } => {
+                BundleState::Refused
+            }
+        }
+    }
+
+    const fn counter(&self) -> Option<u64> {
+        match *self {
+            Self::Staged { counter, .. }
+            | Self::OnTrial { counter, .. }
+            | Self::FirstOnTrial { counter, .. }
+            | Self::Confirmed { counter }
+            | Self::Reverted { counter, .. }
+            | Self::NotFetched { counter, .. }
+            | Self::GivenUp { counter, .. } => Some(counter),
+            Self::InboxRefused { .. } | Self::Unusable { .. } => None,
+        }
+    }
+
     /// Returns the sentence about a bundle on trial. `minutes_left` is absent for the first one.
     pub(super) fn on_trial(counter: u64, missing: &[Missing], minutes_left: Option<u64>) -> Self {
         let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();

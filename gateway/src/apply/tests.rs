@@ -76,7 +76,7 @@ fn bundle_of(gateway: &str, counter: u64, files: &[(&str, &str)]) -> Vec<u8> {
     seal(&[(list, by_own_key)], &contents, &SIGNER.sign(&contents).unwrap()).unwrap()
 }
 
-/// Returns the states of events, and their sentences.
+/// Returns the states of events.
 fn states(events: &[BundleEvent]) -> Vec<&str> {
-    events.iter().map(|event| event.state).collect()
+    events.iter().map(|event| event.state.as_str()).collect()
 }

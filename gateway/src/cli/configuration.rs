@@ -14,6 +14,7 @@ use tunnel::HostNetwork;
 
 use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, print_line, status};
 use crate::app::note_open_files;
+use crate::apply::file_in_use;
 use crate::status::advice;
 
 /// `plan`.
@@ -142,6 +143,17 @@ fn print_notes(inspected: &InspectedConfig) -> anyhow::Result<()> {
 /// `None`.
 pub(super) fn inspect(path: &Path) -> anyhow::Result<Option<InspectedConfig>> {
     or_print_problems(config::inspect(path, FileCheck::Skip))
+}
+
+/// As [`inspect`], for what the gateway with this file runs with: a bundle in use wins over it.
+pub(super) fn inspect_running(path: &Path) -> anyhow::Result<Option<InspectedConfig>> {
+    let state_dir = config::state_dir_of(path);
+    let Some(file) = file_in_use(&state_dir) else { return inspect(path) };
+    let inspected = inspect(&file)?.map(|mut inspected| {
+        inspected.gateway.state_dir = state_dir;
+        inspected
+    });
+    Ok(inspected)
 }
 
 /// As [`inspect`], and opens the files that it names, as far as that is possible from here.

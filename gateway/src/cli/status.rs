@@ -37,7 +37,7 @@ pub(super) struct StatusOptions {
 
 /// Prints the status of the gateway that runs with this configuration.
 pub(super) fn status(options: &StatusOptions) -> anyhow::Result<u8> {
-    let inspected = configuration::inspect(&options.file.path)?;
+    let inspected = configuration::inspect_running(&options.file.path)?;
     let Some(inspected) = inspected else { return Ok(EXIT_NEGATIVE) };
     let status = fetch_status(&inspected.gateway.state_dir)?;
     if options.json {

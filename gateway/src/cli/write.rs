@@ -43,7 +43,7 @@ pub(super) struct WriteOptions {
 
 /// Asks, sends the command to the gateway that runs with this configuration, prints the reply.
 pub(super) fn write(options: &WriteOptions) -> anyhow::Result<u8> {
-    let inspected = configuration::inspect(&options.file.path)?;
+    let inspected = configuration::inspect_running(&options.file.path)?;
     let Some(inspected) = inspected else { return Ok(EXIT_NEGATIVE) };
     let (plc, tag) = find_tag(&inspected.plcs, options)?;
     let value = to_json(tag, &options.value)?;

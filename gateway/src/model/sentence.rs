@@ -42,6 +42,13 @@ impl Sentence {
     }
 }
 
+/// Returns an error with its causes, nearest first.
+#[must_use]
+pub fn with_sources(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
+}
+
 impl Detail {
     fn unknown() -> Self {
         Self { code: "unknown".to_owned(), arguments: Map::new() }

@@ -41,8 +41,9 @@ const BUSY_AFTER_USE: Duration = Duration::from_secs(16);
 /// boringtun forgets it if both happen in the same tick, and the other end then begins a handshake
 /// to find out whether this end is alive.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// In a tick, boringtun gives up initiations that were not answered for 90 s (REKEY_ATTEMPT_TIME),
-/// and then drops the response to the latest one too. A second less, for the age of its clock.
+/// When no initiation was answered for 90 s (REKEY_ATTEMPT_TIME), boringtun ends the handshake at its
+/// next tick, and drops the response to the latest initiation. One second less, because its clock
+/// may be that old.
 const ATTEMPT_TIME: Duration = Duration::from_secs(89);
 /// How long the response to an initiation is awaited (REKEY_TIMEOUT).
 const RESPONSE_TIME: Duration = Duration::from_secs(5);
@@ -66,7 +67,7 @@ pub(super) struct Peer {
     /// Whether the clocks have stepped since the last tick, so that boringtun may have expired the
     /// session.
     is_marked_stale: bool,
-    /// When the first of the initiations that boringtun has not given up was sent, and the latest.
+    /// When the first initiation of the handshake in progress was sent, and the latest.
     attempt: Option<(Instant, Instant)>,
     /// When the last datagram was sent or received.
     last_used: Instant,

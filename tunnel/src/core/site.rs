@@ -522,7 +522,7 @@ impl SiteTunnel {
         let (private_key, limiter) = (&self.settings.private_key, &self.limiter);
         let when = (now.instant, may_create);
         self.links.ensure_peer(role, private_key, limiter, &mut self.random, when);
-        // What boringtun gives up, it gives up before this initiation and not just after it.
+        // A handshake that boringtun is about to end has to end now: later it would end this one.
         self.update_timers_if(role, now, out, Peer::is_stale_for_handshake);
         let Some((link, to)) = self.links.with_address(role) else { return };
         let hub = link.hub;

@@ -273,7 +273,8 @@ impl StatusTracker {
 
     /// Records what is to be known about a bundle.
     pub(super) fn set_trial(&mut self, event: Option<&BundleEvent>) {
-        let trial = event.map(|event| (event.state, event.counter, event.sentence.clone()));
+        let trial =
+            event.map(|event| (event.state.as_str(), event.counter, event.sentence.clone()));
         let set = |status: &mut Status| status.set_trial(trial, clock::now());
         self.changed |= self.status.send_if_modified(set);
     }

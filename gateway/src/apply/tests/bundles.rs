@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use super::super::active::InboxVerdict;
 use super::*;
 
 fn counter_in_use(bundles: &Bundles) -> Option<u64> {
@@ -28,9 +29,10 @@ fn a_bundle_that_a_person_brings_is_in_use_and_its_files_are_for_the_gateway_onl
     dir.load(&bundle_of("amsterdam-01", 3, &files));
     let bundles = dir.open();
     assert_eq!(states(&bundles.events), ["staged"]);
+    let trial = bundles.trial().unwrap();
+    assert_eq!((trial.counter, trial.origin, trial.left), (3, TrialOrigin::ByHand, None));
     let active = bundles.active.unwrap();
     assert_eq!((active.counter, active.gateway.as_str()), (3, "amsterdam-01"));
-    assert!(active.is_on_trial && !active.has_predecessor && !active.is_offered);
     assert!(!dir.path("inbox.tar").exists() && !dir.path("inbox.refused").exists());
     for (name, content) in files {
         let path = active.file.with_file_name(name);
@@ -67,7 +69,7 @@ fn what_is_refused_changes_nothing_and_says_why() {
     // The id of the gateway is known only while it runs.
     let mut bundles = dir.open();
     dir.load(&other);
-    assert_eq!(bundles.take_inbox(None).state, "refused");
+    assert!(matches!(bundles.take_inbox(None), Some(InboxVerdict::Refused(_))));
     // A pipe blocks nothing.
     assert!(Command::new("mkfifo").arg(dir.path("inbox.tar")).status().unwrap().success());
     assert_eq!(states(&dir.open().events), ["refused"]);
@@ -80,7 +82,7 @@ fn a_bundle_that_is_started_too_often_is_taken_back() {
     for start in 0..5 {
         let bundles = dir.open();
         assert_eq!(counter_in_use(&bundles), Some(4), "start {start}");
-        assert!(bundles.active.unwrap().has_predecessor);
+        assert!(bundles.trial().unwrap().left.is_some());
     }
     let bundles = dir.open();
     assert_eq!((counter_in_use(&bundles), states(&bundles.events)), (Some(3), vec!["reverted"]));
@@ -138,15 +140,76 @@ fn a_damaged_record_gives_way_to_the_bundle_that_a_person_brings() {
 #[test]
 fn what_an_interrupted_write_left_is_in_nobodys_way() {
     let dir = StateDir::with_confirmed(3);
-    for name in ["record.new", "b.tar.new", "keys.new"] {
+    for name in ["record.new", "b.new", "keys.new"] {
         fs::write(dir.path(name), "half").unwrap();
     }
-    fs::create_dir_all(dir.path("b.new/secrets")).unwrap();
+    fs::create_dir_all(dir.path("b-new/secrets")).unwrap();
     fs::create_dir_all(dir.path("b/secrets")).unwrap();
     fs::write(dir.path("b/secrets/old"), "of another bundle").unwrap();
     dir.load(&bundle(4));
     assert_eq!(counter_in_use(&dir.open()), Some(4));
     assert!(!dir.path("b/secrets").exists() && !dir.path("record.new").exists());
+}
+
+/// Makes the directory refuse a file: what is there cannot be replaced.
+fn block(dir: &StateDir, name: &str) {
+    fs::create_dir_all(dir.path(&format!("{name}.new/in the way"))).unwrap();
+}
+
+fn unblock(dir: &StateDir, name: &str) {
+    fs::remove_dir_all(dir.path(&format!("{name}.new"))).unwrap();
+}
+
+#[test]
+fn a_bundle_that_the_disk_does_not_take_waits_for_room_and_is_not_in_use() {
+    for file in ["keys", "b", "record"] {
+        let dir = StateDir::with_confirmed(3);
+        let mut bundles = dir.open();
+        dir.load(&bundle(4));
+        block(&dir, file);
+        assert!(matches!(bundles.take_inbox(None), Some(InboxVerdict::NotStored(_))), "{file}");
+        assert_eq!(counter_in_use(&dir.open()), Some(3), "{file}");
+        assert!(dir.path("inbox.tar").exists() && !dir.path("inbox.refused").exists(), "{file}");
+        unblock(&dir, file);
+        assert_eq!(counter_in_use(&dir.open()), Some(4), "{file}");
+        assert!(!dir.path("inbox.tar").exists(), "{file}");
+    }
+}
+
+#[test]
+fn the_next_bundle_of_a_person_waits_for_the_verdict_on_the_one_before() {
+    let dir = StateDir::with_confirmed(3);
+    dir.load(&bundle(4));
+    assert_eq!(counter_in_use(&dir.open()), Some(4));
+    dir.load(&bundle(5));
+    assert_eq!(counter_in_use(&dir.open()), Some(4));
+    assert!(dir.path("inbox.tar").exists());
+    dir.open().revert(RevertReason::TooManyStarts).unwrap();
+    assert_eq!(counter_in_use(&dir.open()), Some(5));
+}
+
+#[test]
+fn secrets_of_an_earlier_bundle_do_not_stay_on_the_disk() {
+    let dir = StateDir::new();
+    let files = [("gateway.toml", GATEWAY_TOML), ("secrets/first.key", "secret")];
+    dir.load(&bundle_of("amsterdam-01", 1, &files));
+    dir.open().trials.confirm().unwrap();
+    for counter in [2, 3] {
+        dir.load(&bundle(counter));
+        dir.open().trials.confirm().unwrap();
+    }
+    assert_eq!(counter_in_use(&dir.open()), Some(3));
+    assert!(!dir.path("a/secrets").exists() && !dir.path("b/secrets").exists());
+}
+
+#[test]
+fn the_command_line_finds_the_file_in_use() {
+    let dir = StateDir::new();
+    assert_eq!(file_in_use(&dir.0), None);
+    dir.load(&bundle(3));
+    let file = dir.open().active.unwrap().file;
+    assert_eq!(file_in_use(&dir.0), Some(file));
+    assert_eq!(dir.open().state_dir(), dir.0);
 }
 
 #[test]

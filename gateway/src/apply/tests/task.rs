@@ -56,10 +56,12 @@ impl TestTask {
         let next = async {
             loop {
                 match self.reports.recv().await.expect("the task runs") {
-                    BundleReport::Status(Some(event)) if event.state == state => return event,
+                    BundleReport::Status(Some(event)) if event.state.as_str() == state => {
+                        return event;
+                    }
                     BundleReport::Event(event, done) => {
                         done.send(()).unwrap();
-                        if event.state == state {
+                        if event.state.as_str() == state {
                             return event;
                         }
                     }
@@ -95,9 +97,9 @@ async fn an_offered_bundle_is_fetched_and_tried_with_a_restart() {
     timeout(LIMIT, task.restart.cancelled()).await.unwrap();
     assert_eq!(task.offers("taken"), 1);
     task.end().await;
-    let active = dir.open().active.unwrap();
-    assert_eq!(active.counter, 4);
-    assert!(active.is_on_trial && active.is_offered && active.has_predecessor);
+    let trial = dir.open().trial().unwrap();
+    assert_eq!((trial.counter, trial.origin), (4, TrialOrigin::Offered));
+    assert!(trial.left.is_some());
 }
 
 #[tokio::test]
@@ -128,10 +130,59 @@ async fn a_bundle_that_is_not_to_be_had_is_shown_with_the_next_attempt() {
     let event = task.report("fetching").await;
     assert_eq!(event.counter, Some(4));
     let text = event.sentence.text;
-    assert!(text.contains("answered 404") && text.ends_with("Next attempt in 2 min."), "{text}");
+    assert!(text.contains("answered 404") && text.ends_with("Next attempt in 1 min."), "{text}");
     assert!(!task.restart.is_cancelled());
     task.end().await;
     assert_eq!(dir.open().active.unwrap().counter, 3);
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_take_a_bundle_is_no_fault_of_the_offer() {
+    let dir = StateDir::with_confirmed(3);
+    let bytes = bundle(4);
+    fs::create_dir_all(dir.path("b.new/in the way")).unwrap();
+    let mut task = TestTask::start(&dir, Some(serve(ok(&bytes)).await), HOUR);
+    task.offers.send_replace(Some(offer_of(4, &bytes)));
+    let text = task.report("fetching").await.sentence.text;
+    assert!(text.contains("make room on the disk"), "{text}");
+    assert!(text.ends_with("Next attempt in 1 min."), "{text}");
+    task.end().await;
+    assert_eq!(dir.open().active.unwrap().counter, 3);
+}
+
+#[tokio::test]
+async fn an_offer_that_is_withdrawn_leaves_nothing_to_report() {
+    let dir = StateDir::with_confirmed(3);
+    let mut task = TestTask::start(&dir, Some(serve(Vec::new()).await), HOUR);
+    task.offers.send_replace(Some(offer_of(4, &bundle(4))));
+    task.report("fetching").await;
+    task.offers.send_replace(Some(Vec::new()));
+    let next = timeout(LIMIT, task.reports.recv()).await.unwrap();
+    assert!(matches!(next, Some(BundleReport::Status(None))), "{next:?}");
+    task.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_bundle_of_a_person_is_an_event_and_no_state_of_the_gateway() {
+    let dir = StateDir::with_confirmed(3);
+    let mut task = TestTask::start(&dir, None, HOUR);
+    dir.load(b"no bundle");
+    assert_eq!(task.report("refused").await.counter, None);
+    let next = timeout(LIMIT, task.reports.recv()).await.unwrap();
+    assert!(matches!(next, Some(BundleReport::Status(None))), "{next:?}");
+    task.end().await;
+}
+
+/// Its hub may be away for weeks.
+#[tokio::test]
+async fn the_first_bundle_does_not_wear_the_card_while_it_is_tried() {
+    let dir = StateDir::new();
+    dir.load(&bundle(1));
+    let mut task = TestTask::start(&dir, None, HOUR);
+    task.report("trying").await;
+    let before = fs::read(dir.path("record")).unwrap();
+    task.end().await;
+    assert_eq!(fs::read(dir.path("record")).unwrap(), before);
 }
 
 #[tokio::test]
@@ -149,8 +200,9 @@ async fn a_bundle_is_confirmed_when_everything_was_reached_with_it() {
     assert_eq!(task.report("confirmed").await.counter, Some(4));
     assert!(!task.restart.is_cancelled());
     task.end().await;
-    let active = dir.open().active.unwrap();
-    assert_eq!((active.counter, active.is_on_trial), (4, false));
+    let bundles = dir.open();
+    assert_eq!(bundles.trial(), None);
+    assert_eq!(bundles.active.unwrap().counter, 4);
 }
 
 #[tokio::test]
@@ -184,7 +236,7 @@ async fn a_web_server_with_another_bundle_confirms_nothing() {
         }
     }
     task.end().await;
-    assert!(dir.open().active.unwrap().is_on_trial);
+    assert!(dir.open().trial().is_some());
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use crate::apply::{BOX_RUN_DIR, Bundles, BundlesError};
 use crate::cli::WAITING_FILE;
 use crate::cli::{EXIT_NEGATIVE, EXIT_OK};
 use crate::logging::Logging;
+use crate::model::with_sources;
 
 /// Problems or notes that are logged; `check` shows all.
 const MAX_LOGGED: usize = 3;
@@ -46,6 +47,39 @@ struct LoadAttempt {
     loaded: Result<LoadedConfig, RejectedFile>,
 }
 
+/// What is loaded for an attempt.
+#[derive(Debug)]
+struct LoadJob {
+    file: PathBuf,
+    /// Its appearance changes which bundle is in use.
+    inbox: Option<PathBuf>,
+    /// With the configuration of a bundle: the bundles, the queue and the status socket are there,
+    /// and a bundle moves none of them.
+    state_dir: Option<PathBuf>,
+}
+
+impl LoadJob {
+    fn new(bundles: Option<&Bundles>, own_file: &Path) -> Self {
+        let active = bundles.and_then(|bundles| Some((bundles, bundles.active.as_ref()?)));
+        Self {
+            file: active.map_or_else(|| own_file.to_owned(), |(_, active)| active.file.clone()),
+            inbox: bundles.map(Bundles::inbox),
+            state_dir: active.map(|(bundles, _)| bundles.state_dir().to_owned()),
+        }
+    }
+
+    /// Reads the files, which blocks.
+    fn run(self) -> LoadAttempt {
+        let Self { file, inbox, state_dir } = self;
+        let watched = WatchedFiles::of(&file, inbox);
+        let mut loaded = config::load(&file);
+        if let (Ok(loaded), Some(state_dir)) = (&mut loaded, state_dir) {
+            loaded.config.gateway.state_dir = state_dir;
+        }
+        LoadAttempt { watched, loaded }
+    }
+}
+
 /// The file in which `status` finds why the gateway waits. It is a help, so errors are ignored, and
 /// nothing waits for it: the disk itself may be what is in the way.
 #[derive(Debug)]
@@ -71,13 +105,9 @@ pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken
     };
     let started_at = Instant::now();
     loop {
-        let (path, inbox) = files_of(bundles.as_ref(), own_file);
-        let load_path = path.clone();
-        let loading = move || LoadAttempt {
-            watched: WatchedFiles::of(&load_path, inbox),
-            loaded: config::load(&load_path),
-        };
-        let LoadAttempt { watched, loaded } = match on_disk(stop, loading).await {
+        let loading = LoadJob::new(bundles.as_ref(), own_file);
+        let path = loading.file.clone();
+        let LoadAttempt { watched, loaded } = match on_disk(stop, move || loading.run()).await {
             Ok(attempt) => attempt,
             Err(end) => return end,
         };
@@ -181,15 +211,8 @@ fn give_up_if_hopeless(
 }
 
 fn log_unusable(error: &BundlesError) {
-    let reason = sources_of(error);
+    let reason = with_sources(error);
     tracing::error!("bundles cannot be used, so the gateway runs with its own file: {reason}");
-}
-
-/// Returns the configuration file to use, and the file whose appearance changes that.
-fn files_of(bundles: Option<&Bundles>, own_file: &Path) -> (PathBuf, Option<PathBuf>) {
-    let active = bundles.and_then(|bundles| bundles.active.as_ref());
-    let file = active.map_or_else(|| own_file.to_owned(), |active| active.file.clone());
-    (file, bundles.map(Bundles::inbox))
 }
 
 /// Waits until one of the files has changed, or until `retry_at`.
@@ -268,7 +291,7 @@ impl StartFailure {
         match self {
             Self::Rejected(rejected) => rejected.to_string(),
             Self::Blocked(error) | Self::Ended(error) => {
-                format!("edge-gateway: {}", sources_of(error))
+                format!("edge-gateway: {}", with_sources(error))
             }
         }
     }
@@ -287,7 +310,7 @@ impl StartFailure {
                 )
             }
             Self::Blocked(error) | Self::Ended(error) => {
-                format!("{}; the gateway tries again by itself", sources_of(error))
+                format!("{}; the gateway tries again by itself", with_sources(error))
             }
         }
     }
@@ -301,11 +324,6 @@ fn notes_text(notes: &Notes, path: &Path) -> String {
         lines.push(format!("{path}: {more} more, shown by `edge-gateway check {path}`"));
     }
     lines.join("\n")
-}
-
-fn sources_of(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }
 
 #[cfg(test)]
