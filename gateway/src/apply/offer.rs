@@ -10,6 +10,9 @@ const MIN_PAUSE: Duration = Duration::from_mins(1);
 const MAX_PAUSE: Duration = Duration::from_hours(1);
 /// Part of a pause by which it is longer at random: many gateways share one web server.
 const JITTER: f64 = 0.2;
+/// Pause after a failure before another offer is followed: a flood of offers must not become one of
+/// downloads.
+const REST: Duration = Duration::from_secs(10);
 /// An offer is given up when this many answers were not the bundle that it promises.
 const MAX_WRONG: u32 = 3;
 
@@ -51,6 +54,8 @@ pub enum PullFault {
 #[derive(Debug, Default)]
 pub struct OfferDesk {
     current: Option<FollowedOffer>,
+    /// No download begins before; absent before the first failure.
+    rest_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -104,7 +109,8 @@ impl OfferDesk {
         if self.current.as_ref().is_some_and(|current| current.offer == offer) {
             return OfferVerdict::Old;
         }
-        self.current = Some(FollowedOffer { offer, failures: 0, wrong: 0, next_try: now });
+        let next_try = self.rest_until.map_or(now, |until| until.max(now));
+        self.current = Some(FollowedOffer { offer, failures: 0, wrong: 0, next_try });
         OfferVerdict::New
     }
 
@@ -118,6 +124,7 @@ impl OfferDesk {
     /// Records that a bundle was not fetched. `random` is evenly distributed in `[0, 1)`. Returns
     /// the pause before the next attempt; none when the offer is given up until it changes.
     pub fn on_failed(&mut self, fault: PullFault, now: Instant, random: f64) -> Option<Duration> {
+        self.rest_until = Some(now + REST);
         let current = self.current.as_mut()?;
         current.wrong += u32::from(fault == PullFault::Wrong);
         if current.wrong >= MAX_WRONG {
@@ -199,7 +206,22 @@ mod tests {
         desk.on_message(&message(18), 17, now);
         assert_eq!(desk.due(now + MAX_PAUSE * 1000), None);
         desk.on_message(&message(19), 17, now);
-        assert_eq!(desk.due(now).unwrap().counter, 19);
+        assert_eq!(desk.due(now + REST).unwrap().counter, 19);
+    }
+
+    #[test]
+    fn a_flood_of_offers_is_no_flood_of_downloads() {
+        let (mut desk, start) = (OfferDesk::default(), Instant::now());
+        let mut downloads = 0;
+        for second in 0..600 {
+            let now = start + Duration::from_secs(second);
+            desk.on_message(&message(18 + second), 17, now);
+            if desk.due(now).is_some() {
+                downloads += 1;
+                desk.on_failed(PullFault::Wrong, now, 0.0);
+            }
+        }
+        assert_eq!(downloads, 60);
     }
 
     proptest! {
