@@ -65,13 +65,16 @@ impl HubLinks {
         }
     }
 
-    /// Returns the peer of a link.
-    pub(super) fn peer(&self, role: LinkRole) -> Option<&Peer> {
-        let link = match role {
+    const fn get(&self, role: LinkRole) -> Option<&HubLink> {
+        match role {
             LinkRole::Active => Some(&self.active),
             LinkRole::Probe => self.probe.as_ref(),
-        };
-        link?.peer.as_ref()
+        }
+    }
+
+    /// Returns the peer of a link.
+    pub(super) fn peer(&self, role: LinkRole) -> Option<&Peer> {
+        self.get(role).and_then(|link| link.peer.as_ref())
     }
 
     /// Returns a link with the address of its hub.
@@ -141,6 +144,15 @@ impl HubLinks {
             return false;
         }
         self.endpoints.get_mut(hub).is_some_and(|endpoint| endpoint.roam(from))
+    }
+
+    /// Returns where the answer to a datagram from `from` goes: there, or where the hub is known to
+    /// be if `from` is inside the tunnel. `None` if it is known nowhere else.
+    pub(super) fn answer_address(&self, role: LinkRole, from: SocketAddr) -> Option<SocketAddr> {
+        if !contains(&self.host_routes, from.ip()) {
+            return Some(from);
+        }
+        self.endpoints.get(self.get(role)?.hub)?.current_address()
     }
 
     /// Takes the addresses of a name that are outside the tunnel. Links without a session try a new

@@ -333,11 +333,12 @@ impl SiteTunnel {
             return self.counters.count_dropped(DropReason::Stranger);
         };
         self.update_timers_if(role, now, out, Peer::is_stale_for_handshake);
+        let answer_to = self.links.answer_address(role, from);
         let Some(link) = self.links.get_mut(role) else { return };
-        let Some(peer) = &mut link.peer else {
+        let (Some(peer), Some(answer_to)) = (&mut link.peer, answer_to) else {
             return self.counters.count_dropped(DropReason::Stranger);
         };
-        let buffer = out.reserve(from, MAX_HANDSHAKE_LEN);
+        let buffer = out.reserve(answer_to, MAX_HANDSHAKE_LEN);
         match peer.handle_handshake(now.instant, from.ip(), datagram, buffer) {
             HandshakeOutcome::Established(length) => {
                 out.commit(length);

@@ -114,11 +114,16 @@ fn an_address_inside_the_tunnel_is_not_kept_and_the_hub_does_not_roam_there() {
     world.site.set_host_routes(vec![parse_net("203.0.113.0/24")]);
     // The hub answers from an address behind itself, and still receives at its own.
     world.hubs[0].sends_from = Some(inside);
+    world.network.captured = Some(Vec::new());
     for _ in 0..10 {
         assert!(world.is_answered_within(2 * SECOND));
         world.run_for(MINUTE);
         assert_eq!(world.report().endpoint, Some(address));
     }
+    // Nor is a handshake answered there: the host would route the answer into the tunnel.
+    let captured = world.network.captured.take().expect("it was begun");
+    assert!(captured.iter().any(|datagram| datagram.from == inside));
+    assert!(captured.iter().all(|datagram| datagram.to != inside));
     assert_report(&world, TunnelState::Up, "is up");
     world.site.set_host_routes(Vec::new());
     assert!(world.is_answered_within(2 * SECOND));
