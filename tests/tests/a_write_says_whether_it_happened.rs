@@ -63,7 +63,7 @@ impl Site {
     fn reply_to(&self, id: &str, timeout: Duration) -> Value {
         loop {
             let reply = self.replies.next(timeout).json();
-            if reply["id"] == id {
+            if reply.get("id").is_some_and(|found| found == id) {
                 return reply;
             }
         }
