@@ -24,8 +24,8 @@ const MAX_SEGMENTS: usize = 64;
 /// Frames that may grow at the same time. More streams than that gain less.
 const MAX_OPEN_FRAMES: usize = 16;
 
-/// Packets for the host, in order of arrival within each flow. Allocated once and reused; packets
-/// that do not fit are dropped, as on a network, and counted.
+/// Packets for the host, in order of arrival within each flow. The buffer is reused; packets that
+/// do not fit are dropped, as on a network, and counted.
 #[derive(Debug)]
 pub(crate) struct PacketCoalescer {
     bytes: Vec<u8>,
@@ -63,7 +63,7 @@ impl PacketCoalescer {
     #[must_use]
     pub(crate) fn new(offload: Offload) -> Self {
         Self {
-            bytes: vec![0; CAPACITY_BYTES + MAX_PACKET_LEN],
+            bytes: Vec::new(),
             used: 0,
             reserved: 0,
             frames: Vec::new(),
@@ -249,6 +249,10 @@ impl PacketCoalescer {
 impl PacketSink for PacketCoalescer {
     fn reserve(&mut self, max_length: usize) -> &mut [u8] {
         self.reserved = max_length.min(MAX_PACKET_LEN);
+        // It grows to what the traffic needs: an allocator may touch every zero of a large buffer.
+        if self.bytes.len() < self.used + self.reserved {
+            self.bytes.resize(self.used + self.reserved, 0);
+        }
         self.bytes.get_mut(self.used..self.used + self.reserved).unwrap_or_default()
     }
 

@@ -12,7 +12,7 @@ const MAX_RUN_BYTES: usize = 64 * 1024;
 /// Reports that are remembered; a tunnel sends to one or two hubs.
 const MAX_PATH_ERRORS: usize = 8;
 
-/// Received datagrams. Allocated once and reused; datagrams that do not fit are dropped, as on a
+/// Received datagrams. The buffer is reused; datagrams that do not fit are dropped, as on a
 /// network, and counted.
 #[derive(Debug)]
 pub struct RecvBatch {
@@ -39,7 +39,7 @@ impl RecvBatch {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            bytes: vec![0; CAPACITY_BYTES],
+            bytes: Vec::new(),
             used: 0,
             segments: Vec::new(),
             path_errors: Vec::new(),
@@ -64,6 +64,7 @@ impl RecvBatch {
 
     /// Adds a datagram.
     pub fn push(&mut self, from: SocketAddr, datagram: &[u8]) {
+        self.grow_by(datagram.len());
         match self.bytes.get_mut(self.used..self.used + datagram.len()) {
             Some(space) => {
                 space.copy_from_slice(datagram);
@@ -76,20 +77,31 @@ impl RecvBatch {
     /// Returns whether [`RecvBatch::spare_capacity`] holds the longest run that the kernel returns,
     /// 64 KiB.
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.bytes.len() - self.used >= MAX_RUN_BYTES
+    pub const fn has_room(&self) -> bool {
+        CAPACITY_BYTES - self.used >= MAX_RUN_BYTES
     }
 
     /// Returns the space to read into; [`RecvBatch::commit`] then adds it. At least 64 KiB while
     /// [`RecvBatch::has_room`].
     pub fn spare_capacity(&mut self) -> &mut [u8] {
+        self.grow_by(MAX_RUN_BYTES);
         self.bytes.get_mut(self.used..).unwrap_or_default()
+    }
+
+    /// Makes room for `length` bytes, as far as the capacity allows. It grows to what the traffic
+    /// needs: an allocator may touch every zero of a large buffer.
+    fn grow_by(&mut self, length: usize) {
+        let end = self.used.saturating_add(length).min(CAPACITY_BYTES);
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
     }
 
     /// Adds the first `length` bytes of [`RecvBatch::spare_capacity`]: datagrams of `segment_size`
     /// bytes each, the last as long as is left. A size of 0 is one datagram; a longer length is
     /// cut.
     pub fn commit(&mut self, from: SocketAddr, length: usize, segment_size: usize) {
+        self.grow_by(length);
         let length = length.min(self.bytes.len() - self.used);
         let segment_size = if segment_size == 0 { length.max(1) } else { segment_size };
         self.segments.push(ReceivedSegments { from, start: self.used, length, segment_size });

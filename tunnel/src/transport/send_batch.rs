@@ -50,8 +50,7 @@ impl SendBatch {
     /// Creates an empty batch.
     #[must_use]
     pub fn new() -> Self {
-        let bytes = vec![0; CAPACITY_BYTES + MAX_DATAGRAM];
-        Self { bytes, used: 0, datagrams: Vec::new(), reserved: None, dropped: 0 }
+        Self { bytes: Vec::new(), used: 0, datagrams: Vec::new(), reserved: None, dropped: 0 }
     }
 
     /// Returns `max_length` bytes to write a datagram to, at most [`MAX_DATAGRAM`];
@@ -59,6 +58,10 @@ impl SendBatch {
     pub fn reserve(&mut self, to: SocketAddr, max_length: usize) -> &mut [u8] {
         let length = max_length.min(MAX_DATAGRAM);
         self.reserved = Some(QueuedDatagram { to, length });
+        // It grows to what the traffic needs: an allocator may touch every zero of a large buffer.
+        if self.bytes.len() < self.used + length {
+            self.bytes.resize(self.used + length, 0);
+        }
         self.bytes.get_mut(self.used..self.used + length).unwrap_or_default()
     }
 
