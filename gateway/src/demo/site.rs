@@ -105,15 +105,25 @@ async fn loopback() -> io::Result<TcpListener> {
 pub(super) struct DemoDirectory(PathBuf);
 
 impl DemoDirectory {
-    /// Creates it under a random name, for its owner only.
+    /// Creates it for its owner only, in the first of the usual places that can be written: a
+    /// container with a read-only root may have no other one than shared memory.
     fn create() -> anyhow::Result<Self> {
+        let places = [std::env::temp_dir(), "/dev/shm".into(), "/run".into(), ".".into()];
+        Self::create_in(&places)
+    }
+
+    fn create_in(places: &[PathBuf]) -> anyhow::Result<Self> {
         let name = format!("edge-gateway-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
-        let path = std::env::temp_dir().join(name);
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self(path))
+        let mut failures = Vec::new();
+        for place in places {
+            // The configuration needs absolute paths.
+            let path = std::path::absolute(place)?.join(&name);
+            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) => failures.push(format!("cannot create {}: {error}", path.display())),
+            }
+        }
+        anyhow::bail!("{}; set TMPDIR to a directory that can be written", failures.join(", "))
     }
 }
 
@@ -122,5 +132,19 @@ impl Drop for DemoDirectory {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             tracing::warn!(%error, "cannot remove the directory of the demo");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_is_in_the_first_place_that_can_be_written() {
+        let nowhere = PathBuf::from("/nonexistent");
+        let directory = DemoDirectory::create_in(&[nowhere.clone(), std::env::temp_dir()]).unwrap();
+        assert!(directory.0.starts_with(std::env::temp_dir()) && directory.0.is_dir());
+        let error = DemoDirectory::create_in(&[nowhere]).unwrap_err().to_string();
+        assert!(error.contains("cannot create /nonexistent/") && error.contains("TMPDIR"));
     }
 }
