@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use super::apply::Reconciler;
 use super::box_dir::BoxFiles;
 use super::gateway_state::{GatewayState as _, StateFiles};
+use super::generate::{self, BOX_COMPLETIONS_EXAMPLES, BoxCompletionsOptions, BoxManOptions};
 use super::load::Loader;
 use super::mount::MountedStick;
 use super::network::{
@@ -65,6 +66,11 @@ enum BoxCommand {
     Enrolment(EnrolmentOptions),
     /// Remove keys, bundles, secrets and state, before the box is disposed of.
     Wipe(WipeOptions),
+    /// Print the completion script for a shell.
+    #[command(after_help = BOX_COMPLETIONS_EXAMPLES)]
+    Completions(BoxCompletionsOptions),
+    /// Write the manual pages into a directory.
+    Man(BoxManOptions),
 }
 
 /// The directories of a box.
@@ -168,6 +174,8 @@ pub fn main() -> ExitCode {
         BoxCommand::Apply(options) => apply(&options),
         BoxCommand::Enrolment(options) => enrolment(&options),
         BoxCommand::Wipe(options) => wipe_box(&options),
+        BoxCommand::Completions(options) => completions(&options),
+        BoxCommand::Man(options) => man(&options),
     };
     ExitCode::from(done.unwrap_or_else(|error| {
         // Nothing can be done about a closed standard error.
@@ -179,6 +187,17 @@ pub fn main() -> ExitCode {
 fn say(text: &str) {
     // A closed pipe must not stop the work.
     let _ = writeln!(io::stdout(), "{text}");
+}
+
+fn completions(options: &BoxCompletionsOptions) -> Result<u8, HelperError> {
+    let script = generate::completions(options, BoxCli::command());
+    io::stdout().write_all(&script).map_err(HelperError::io("write", "standard output"))?;
+    Ok(EXIT_OK)
+}
+
+fn man(options: &BoxManOptions) -> Result<u8, HelperError> {
+    generate::man(options, BoxCli::command())?;
+    Ok(EXIT_OK)
 }
 
 fn open_state(dirs: &BoxDirs) -> Result<StateFiles, HelperError> {
