@@ -2,6 +2,7 @@
 //! its own user, an upgrade keeps the configuration, and a purge removes everything.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,18 +13,32 @@ use e2e::{
 const UNIT: &str = "/usr/lib/systemd/system/edge-gateway.service";
 const SECRETS_PATH_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-secrets.path";
 const SECRETS_SERVICE_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-secrets.service";
+const BOX_PATH_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-box-apply.path";
+const BOX_SERVICE_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-box-apply.service";
 /// Highest exposure in `systemd-analyze security`, in tenths, on its scale from 0 to 10.
 const MAX_EXPOSURE: &str = "15";
 
 #[test]
-fn lintian_finds_nothing_in_the_package() {
+fn lintian_finds_nothing_in_the_packages() {
     let built = Package::build();
     let output = Command::new("lintian")
         .args(["--fail-on", "error,warning", "--allow-root"])
-        .arg(&built.path)
+        .args([&built.path, &built.office()])
         .output()
         .expect("lintian is installed");
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+}
+
+#[test]
+fn packing_twice_gives_the_same_bytes() {
+    let (first, second) = (Package::build(), Package::build());
+    for (one, other) in [(&first.path, &second.path), (&first.office(), &second.office())] {
+        assert!(read(one) == read(other), "{} differs", one.display());
+    }
+}
+
+fn read(package: &Path) -> Vec<u8> {
+    fs::read(package).expect("the package is there")
 }
 
 #[test]
@@ -58,6 +73,13 @@ fn owners_and_modes_are_right(sandbox: &Sandbox) {
         (UNIT, "root:root 644"),
         (SECRETS_PATH_UNIT, "root:root 644"),
         (SECRETS_SERVICE_UNIT, "root:root 644"),
+        ("/usr/bin/edge-gateway-box", "root:root 755"),
+        (BOX_PATH_UNIT, "root:root 644"),
+        (BOX_SERVICE_UNIT, "root:root 644"),
+        ("/usr/lib/systemd/system/edge-gateway-box-stick@.service", "root:root 644"),
+        ("/usr/lib/udev/rules.d/60-edge-gateway-box.rules", "root:root 644"),
+        ("/usr/share/man/man1/edge-gateway-box.1.gz", "root:root 644"),
+        ("/usr/share/bash-completion/completions/edge-gateway-box", "root:root 644"),
         ("/etc/edge-gateway", "root:edge-gateway 750"),
         ("/etc/edge-gateway/gateway.toml", "root:edge-gateway 640"),
         ("/var/lib/edge-gateway", "edge-gateway:edge-gateway 750"),
@@ -74,9 +96,17 @@ fn owners_and_modes_are_right(sandbox: &Sandbox) {
 
 /// An older systemd warns about keys that it does not know, but does not fail.
 fn the_units_are_valid_and_tight(sandbox: &Sandbox) {
-    sandbox.run("systemd-analyze", &["verify", UNIT, SECRETS_PATH_UNIT, SECRETS_SERVICE_UNIT]);
-    let wanted = "/etc/systemd/system/edge-gateway.service.wants/edge-gateway-secrets.path";
-    sandbox.run("test", &["-L", wanted]);
+    let units = [UNIT, SECRETS_PATH_UNIT, SECRETS_SERVICE_UNIT, BOX_PATH_UNIT, BOX_SERVICE_UNIT];
+    sandbox.run("systemd-analyze", &[&["verify"], units.as_slice()].concat());
+    for wanted in [
+        "edge-gateway.service.wants/edge-gateway-secrets.path",
+        "multi-user.target.wants/edge-gateway-box-apply.path",
+        "multi-user.target.wants/edge-gateway-box-apply.service",
+    ] {
+        sandbox.run("test", &["-L", &format!("/etc/systemd/system/{wanted}")]);
+    }
+    let gateway = "/etc/systemd/system/multi-user.target.wants/edge-gateway.service";
+    sandbox.run("test", &["!", "-e", gateway]);
     let threshold = format!("--threshold={MAX_EXPOSURE}");
     sandbox.run("systemd-analyze", &["security", "--offline=true", "--no-pager", &threshold, UNIT]);
 }
@@ -198,7 +228,7 @@ fn as_user<'a>(user: &'a str, command: &[&'a str]) -> Vec<&'a str> {
     [&rights, command].concat()
 }
 
-/// A package of the program that was built with the tests.
+/// The packages of the programs that were built with the tests.
 struct Package {
     path: PathBuf,
     _dir: TempDir,
@@ -216,5 +246,11 @@ impl Package {
         let output = String::from_utf8_lossy(&built.stdout).into_owned();
         let path = output.lines().last().expect("its last line is the path");
         Self { path: path.into(), _dir: dir }
+    }
+
+    /// Returns the package of `edge-provision`.
+    fn office(&self) -> PathBuf {
+        let name = self.path.file_name().expect("it is a file").to_string_lossy();
+        self.path.with_file_name(name.replace("edge-gateway", "edge-provision"))
     }
 }

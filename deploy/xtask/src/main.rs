@@ -2,13 +2,14 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is for a person")]
 
 mod bench;
+mod build;
 mod check;
-mod deb;
 mod docs;
 mod guest;
 mod long;
 mod mutants;
 mod node;
+mod package;
 mod packages;
 mod peers;
 mod prose;
@@ -35,9 +36,16 @@ Examples:
   cargo xtask long answers          only those whose name contains this
   cargo xtask long mutants          mutation tests of the pure modules (cargo-mutants)
   cargo xtask docs                  builds the book of docs/ into target/book
-  cargo xtask deb                   target/debian/edge-gateway_VERSION_ARCH.deb
+  cargo xtask build --target aarch64-unknown-linux-musl
+                                    static programs for 64-bit Arm: target/cross
+  cargo xtask package               every package for this machine's architecture: target/packages
+  cargo xtask package --format deb --arch arm64 --programs DIR --pages-from target/release
+                                    the Debian packages of programs for another architecture
+  cargo xtask image amd64=DIR arm64=DIR armv7=DIR
+                                    one container image of static programs
+  cargo xtask deb                   the Debian packages only: target/debian
   cargo xtask deb --binary target/debug/edge-gateway
-                                    the same from an existing program
+                                    the same from existing programs
 
 Exit codes: 0 success, 1 failure, 2 usage error.";
 
@@ -67,12 +75,22 @@ enum XtaskCommand {
     },
     /// Builds the book of docs/ into target/book.
     Docs,
-    /// Builds the Debian package.
+    /// Builds the programs for a kind of box, in release.
+    Build {
+        /// Target of Rust.
+        #[arg(long, value_enum)]
+        target: build::BuildTarget,
+    },
+    /// Builds packages for boxes.
+    Package(package::PackageArguments),
+    /// Builds one container image for several architectures.
+    Image(package::ImageArguments),
+    /// Builds the Debian packages.
     Deb {
-        /// An existing program, instead of a release build.
+        /// An existing edge-gateway, beside the other programs, instead of a release build.
         #[arg(long, value_name = "PATH")]
         binary: Option<PathBuf>,
-        /// Directory for the package.
+        /// Directory for the packages.
         #[arg(long, value_name = "DIR")]
         output: Option<PathBuf>,
     },
@@ -85,7 +103,10 @@ fn main() -> ExitCode {
         XtaskCommand::Bench(bench) => bench::bench(&bench),
         XtaskCommand::Long { filter } => long::long(filter.as_deref()),
         XtaskCommand::Docs => docs::docs(),
-        XtaskCommand::Deb { binary, output } => deb::deb(binary, output),
+        XtaskCommand::Build { target } => build::build(target),
+        XtaskCommand::Deb { binary, output } => package::deb(binary.as_deref(), output),
+        XtaskCommand::Package(arguments) => package::package(arguments),
+        XtaskCommand::Image(arguments) => package::image(arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,206 @@
+//! `cargo xtask package`: what is installed on boxes, staged by this program and packed by dpkg-deb
+//! and tar.
+//!
+//! cargo-deb takes minutes to build on every fresh machine, leaves libc6 out of a package for
+//! another architecture, and does not handle the important parts: users, modes and maintainer
+//! scripts.
+
+mod architecture;
+mod archive;
+mod deb;
+mod dependencies;
+mod image;
+mod programs;
+mod router;
+mod sbom;
+mod staging;
+mod sums;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::run::{cargo, command, output_of, run, step, target_dir, workspace};
+pub(crate) use architecture::PackageArch;
+use programs::Programs;
+
+/// Name of the main package and of its program.
+const PACKAGE_NAME: &str = "edge-gateway";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// `package`.
+#[derive(Args, Debug)]
+pub(crate) struct PackageArguments {
+    /// What to build; all of them by default.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FORMATS")]
+    format: Vec<PackageFormat>,
+    /// Architecture of the programs.
+    #[arg(long, value_enum, default_value_t = PackageArch::of_this_machine())]
+    arch: PackageArch,
+    /// Directory with existing programs, instead of a release build.
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+    /// Directory with programs of this machine, which write manual pages and completions; needed if
+    /// those that are packed cannot run here.
+    #[arg(long, value_name = "DIR")]
+    pages_from: Option<PathBuf>,
+    /// Directory for the packages.
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+/// A kind of package.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum PackageFormat {
+    /// Debian packages of `edge-gateway` and `edge-provision`.
+    Deb,
+    /// A tarball with an install script, for any Linux.
+    Tar,
+    /// Package of `edge-gateway` for OpenWrt and systems made from it.
+    Ipk,
+    /// Container image of `edge-gateway`, of this architecture only; see `image`.
+    Oci,
+    /// Bills of materials (CycloneDX).
+    Sbom,
+}
+
+/// Builds packages and prints their paths.
+pub(crate) fn package(arguments: PackageArguments) -> Result<()> {
+    let is_release = arguments.programs.is_none();
+    let programs = match arguments.programs {
+        Some(dir) => dir,
+        None => step("release build", || release_build(arguments.arch))?,
+    };
+    let pages_from = arguments.pages_from.unwrap_or_else(|| programs.clone());
+    let job = PackageJob {
+        programs: Programs::open(&programs, &pages_from)?,
+        arch: arguments.arch,
+        output: arguments.output.unwrap_or_else(|| target_dir().join("packages")),
+        is_release,
+        built_at: built_at()?,
+    };
+    let formats = if arguments.format.is_empty() {
+        PackageFormat::value_variants()
+    } else {
+        &arguments.format
+    };
+    let mut made = Vec::new();
+    for format in formats {
+        let packages = match format {
+            PackageFormat::Deb => step("Debian packages", || deb::pack(&job))?,
+            PackageFormat::Tar => vec![step("tarball", || router::tarball(&job))?],
+            PackageFormat::Ipk => vec![step("package of OpenWrt", || router::ipk(&job))?],
+            PackageFormat::Oci => vec![step("container image", || job.image())?],
+            PackageFormat::Sbom => step("bills of materials", || job.bills())?,
+        };
+        packages.iter().for_each(|package| println!("{}", package.display()));
+        made.extend(packages);
+    }
+    if arguments.format.is_empty() {
+        println!("{}", sums::write(&job.output, &made)?.display());
+    }
+    Ok(())
+}
+
+/// `image`.
+#[derive(Args, Debug)]
+pub(crate) struct ImageArguments {
+    /// Architecture and directory with its static program, like arm64=DIR; several.
+    #[arg(required = true, value_name = "ARCH=DIR", value_parser = parse_programs)]
+    programs: Vec<(PackageArch, PathBuf)>,
+    /// Directory for the image.
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+fn parse_programs(text: &str) -> Result<(PackageArch, PathBuf), String> {
+    let (arch, dir) = text.split_once('=').ok_or("write ARCH=DIR")?;
+    Ok((PackageArch::from_str(arch, false)?, dir.into()))
+}
+
+/// Builds one container image for several architectures and prints its path.
+pub(crate) fn image(arguments: ImageArguments) -> Result<()> {
+    let programs: Result<Vec<_>> = arguments
+        .programs
+        .iter()
+        .map(|(arch, dir)| Ok((*arch, Programs::open(dir, dir)?)))
+        .collect();
+    let output = arguments.output.unwrap_or_else(|| target_dir().join("packages"));
+    std::fs::create_dir_all(&output)?;
+    println!("{}", image::image(&programs?, &output, &built_at()?)?.display());
+    Ok(())
+}
+
+/// Builds the Debian packages of the directory of `binary`, or of a release build. The last line is
+/// the path of the main package.
+pub(crate) fn deb(binary: Option<&Path>, output: Option<PathBuf>) -> Result<()> {
+    let programs = match binary {
+        Some(binary) => Some(binary.parent().context("it is not the path of a program")?.into()),
+        None => None,
+    };
+    package(PackageArguments {
+        format: vec![PackageFormat::Deb],
+        arch: PackageArch::of_this_machine(),
+        programs,
+        pages_from: None,
+        output: Some(output.unwrap_or_else(|| target_dir().join("debian"))),
+    })
+}
+
+/// One run: what is packed, and where to.
+#[derive(Debug)]
+struct PackageJob {
+    programs: Programs,
+    arch: PackageArch,
+    output: PathBuf,
+    /// Whether the packages are compressed well, which takes seconds.
+    is_release: bool,
+    /// Time of all files, in seconds since 1970.
+    built_at: String,
+}
+
+impl PackageJob {
+    fn image(&self) -> Result<PathBuf> {
+        image::image(&[(self.arch, self.programs.clone())], &self.output, &self.built_at)
+    }
+
+    fn bills(&self) -> Result<Vec<PathBuf>> {
+        std::fs::create_dir_all(&self.output)?;
+        let target = self.arch.gnu_target();
+        [(PACKAGE_NAME, "gateway"), ("edge-provision", "provisioning")]
+            .into_iter()
+            .map(|(program, member)| sbom::write(program, member, target, &self.output))
+            .collect()
+    }
+
+    /// Returns an empty directory for the files of a package.
+    fn staging_dir(&self, package: &str) -> Result<staging::StagingDir> {
+        staging::StagingDir::new(self.output.join(format!("{package}.{}", std::process::id())))
+    }
+}
+
+/// Builds the programs for this machine and returns their directory.
+fn release_build(arch: PackageArch) -> Result<PathBuf> {
+    let here = PackageArch::of_this_machine();
+    if arch != here {
+        bail!("this machine builds for {here}: give the programs for {arch} with --programs DIR");
+    }
+    run(&mut cargo(&["build", "--release", "--locked", "-p", "gateway", "-p", "provisioning"]))?;
+    Ok(target_dir().join("release"))
+}
+
+/// Returns the date of the changelog in seconds since 1970, for reproducible packages.
+fn built_at() -> Result<String> {
+    let path = workspace().join("deploy/deb/changelog");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    ensure!(
+        text.starts_with(&format!("{PACKAGE_NAME} ({VERSION}) ")),
+        "deploy/deb/changelog does not begin with version {VERSION}"
+    );
+    let Some(date) = text.lines().find_map(|line| line.strip_prefix(" -- ")?.split_once(">  "))
+    else {
+        bail!("deploy/deb/changelog has no date");
+    };
+    Ok(output_of(&mut command("date", &["+%s", "-d", date.1]))?.trim().to_owned())
+}
