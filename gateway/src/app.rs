@@ -12,6 +12,8 @@ mod open_files;
 mod order_channels;
 mod pump;
 pub(crate) mod systemd;
+mod tunnel_keys;
+mod watched_files;
 
 use std::io;
 use std::path::Path;
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::certificates::CertificateEnds;
 use self::network::Network;
 use self::pump::{BundleChannels, CommandInputs, HealthInputs, Pump, QueueStorage};
+pub use self::watched_files::WatchedFiles;
 use crate::apply::{ApplyInputs, ApplySettings, BundleTask, Bundles, WebFile};
 use crate::metrics::Metrics;
 use crate::model::WriteOrder;
@@ -91,18 +94,20 @@ pub enum AppError {
 pub enum RunOutcome {
     /// It was stopped.
     Stopped,
-    /// It has to start again, with the configuration of another bundle.
+    /// It has to start again, with the configuration of another bundle, or with other keys.
     Restart,
 }
 
-/// Runs the gateway until `stop` fires, or until another bundle is to be used, then drains it.
-/// Takes `bundles`, if there are any, when nothing can prevent the start any more.
+/// Runs the gateway until `stop` fires, or until another bundle or other keys of the tunnel are to
+/// be used, then drains it. `files` are those that `loaded` was read from, if they are to be read
+/// again. Takes `bundles`, if there are any, when nothing can prevent the start any more.
 ///
 /// # Errors
 /// Fails when a listener cannot be opened, when another gateway uses `state_dir`, or when a task
 /// ends before the stop.
 pub async fn run(
     loaded: LoadedConfig,
+    files: Option<WatchedFiles>,
     bundles: &mut Option<Bundles>,
     stop: CancellationToken,
 ) -> Result<RunOutcome, AppError> {
@@ -137,6 +142,7 @@ pub async fn run(
     serving
         .spawn(fatal.clone(), |stop| local_socket::serve(state_dir, status_socket, router, stop));
     let restart = CancellationToken::new();
+    network.follow_keys(&config, files, restart.clone(), &fatal);
     if let Some(bundles) = bundles.take() {
         let task = bundle_task(&config, bundles, &mut pump, &network, &metrics);
         let restart = restart.clone();

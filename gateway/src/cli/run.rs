@@ -1,7 +1,6 @@
 //! `run`: runs the gateway.
 
 mod attempts;
-mod watched_files;
 
 use std::io;
 use std::os::unix::process::CommandExt;

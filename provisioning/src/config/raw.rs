@@ -89,7 +89,7 @@ section! {
         mode: Field<Choice<TunnelSwitch>> = "userspace";
         /// File with the private key, as `edge-gateway keygen` writes it: a path, relative to this
         /// file, or `cred:NAME` for the credential NAME of systemd. The file must not be readable
-        /// by other users, nor writable by its group.
+        /// by other users, nor writable by its group. It is read again while the tunnel is not up.
         private_key_file: Field<SecretFile>, else "required unless mode is off";
         /// Address of this gateway in the tunnel.
         address: Field<TunnelAddress>, else "required unless mode is off";

@@ -12,8 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::ProcessEnd;
-use super::watched_files::WatchedFiles;
-use crate::app::{self, AppError, RunOutcome, systemd};
+use crate::app::{self, AppError, RunOutcome, WatchedFiles, systemd};
 use crate::apply::{BOX_RUN_DIR, Bundles, BundlesError};
 use crate::cli::WAITING_FILE;
 use crate::cli::{EXIT_NEGATIVE, EXIT_OK};
@@ -116,7 +115,9 @@ pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken
         let failure = match loaded {
             Ok(loaded) => {
                 reported.on_loaded(&loaded, &path);
-                match Box::pin(app::run(loaded, &mut bundles, stop.clone())).await {
+                match Box::pin(app::run(loaded, Some(watched.clone()), &mut bundles, stop.clone()))
+                    .await
+                {
                     Ok(RunOutcome::Stopped) => return ProcessEnd::Exit(EXIT_OK),
                     Ok(RunOutcome::Restart) => return ProcessEnd::Restart,
                     Err(error @ AppError::TaskEnded) => StartFailure::Ended(error),
