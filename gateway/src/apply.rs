@@ -4,7 +4,7 @@
 //! A bundle comes from a person, in a file, or from the office: it publishes an offer, and the
 //! gateway fetches the bundle from the web server that its present configuration names. The bundle
 //! is verified and staged; then the gateway starts again with it. It is confirmed when everything
-//! was reached with it that the next change needs, and taken back otherwise.
+//! was reached with it that the next change needs, and rolled back otherwise.
 
 mod active;
 mod bundle_dir;
@@ -185,7 +185,7 @@ impl BundleTask {
         self.show_rest().await;
     }
 
-    /// Shows what is to be known while nothing happens: the bundle that was taken back.
+    /// Shows what is to be known while nothing happens: the bundle that was rolled back.
     async fn show_rest(&mut self) {
         let reverted = self.bundles.as_ref().and_then(|bundles| bundles.last_reverted());
         self.show(reverted).await;
@@ -216,7 +216,7 @@ impl BundleTask {
     async fn advance(&mut self) -> bool {
         if let Some(trial) = self.bundles.as_ref().and_then(|bundles| bundles.trial()) {
             let is_reverted = self.advance_trial(trial).await;
-            // While there is one to go back to, the next one waits for the verdict.
+            // While there is one to roll back to, the next one waits for the verdict.
             if is_reverted || trial.left.is_some() {
                 return is_reverted;
             }
@@ -224,7 +224,7 @@ impl BundleTask {
         self.take_inbox().await || self.pull().await
     }
 
-    /// Judges the bundle on trial. Returns whether it was taken back.
+    /// Judges the bundle on trial. Returns whether it was rolled back.
     async fn advance_trial(&mut self, trial: ActiveTrial) -> bool {
         let mut evidence = self.evidence(trial);
         let with_proof = Evidence { manifest: true, ..evidence };
@@ -303,7 +303,7 @@ impl BundleTask {
         }
     }
 
-    /// Takes the bundle on trial back. Returns whether that is recorded.
+    /// Rolls back the bundle on trial. Returns whether that is recorded.
     async fn revert(&mut self, reason: RevertReason) -> bool {
         let reverted = self.with_bundles(|bundles| {
             let reverted = bundles.revert(reason);

@@ -6,7 +6,7 @@
 //! instant of a power cut the old bundle or the new one is in use, and it is whole.
 //!
 //! A bundle on trial is confirmed when everything that it must reach was reached in time. The time
-//! is that of running, summed over restarts. The first bundle has nothing to go back to, so it is
+//! is that of running, summed over restarts. The first bundle has nothing to roll back to, so it is
 //! tried for ever.
 
 mod evidence;
@@ -21,7 +21,7 @@ use thiserror::Error;
 pub use evidence::{Evidence, Missing};
 pub use record::{Reverted, TrialRecord, TrialRecordError, TriedBundle};
 
-/// Starts of a bundle on trial after which it is taken back: a power cut or a crash ends one.
+/// Starts of a bundle on trial after which it is rolled back: a power cut or a crash ends one.
 pub const MAX_STARTS: u32 = 5;
 
 /// Place for a whole bundle.
@@ -95,7 +95,7 @@ pub enum TrialError<E> {
     },
 }
 
-/// Why a bundle was taken back.
+/// Why a bundle was rolled back.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RevertReason {
     /// Something was not reached in time.
@@ -125,7 +125,7 @@ pub enum InUse {
     OnTrial {
         /// Where it is.
         slot: TrialSlot,
-        /// The running time that is left; none if there is nothing to go back to.
+        /// The running time that is left; none if there is nothing to roll back to.
         left: Option<Duration>,
     },
 }
@@ -227,7 +227,7 @@ impl<S: TrialStorage> Trials<S> {
         Ok(slot)
     }
 
-    /// Records that the bundle on trial is about to run. Returns why it was taken back if it was
+    /// Records that the bundle on trial is about to run. Returns why it was rolled back if it was
     /// started too often; then [`Self::in_use`] is the one before it.
     ///
     /// # Errors
@@ -281,7 +281,7 @@ impl<S: TrialStorage> Trials<S> {
         self.write(TrialRecord { confirmed, tried: None, reverted: None, ..self.record.clone() })
     }
 
-    /// Takes the bundle on trial back, if there is one before it. Its counter is never taken again.
+    /// Rolls back the bundle on trial, if there is one before it. Its counter is never taken again.
     ///
     /// # Errors
     /// When the storage fails. The one before it is in use all the same; after a restart the trial

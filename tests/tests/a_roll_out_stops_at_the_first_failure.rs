@@ -175,7 +175,7 @@ fn a_site_that_goes_back_ends_it_and_gets_the_same_content_under_a_new_number() 
     world.report("site-b", 0, &trial("reverted", 1, sentence));
     let (text, code) = end_of(rollout);
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("stopped: site-b went back to the bundle before (1)"), "{text}");
+    assert!(text.contains("stopped: site-b rolled back to the previous bundle (1)"), "{text}");
     assert!(text.contains(sentence) && text.contains("site-c: offer removed"), "{text}");
     // What was taken stays; sites of later waves were never asked.
     assert_eq!(world.offered(), ["site-a"]);

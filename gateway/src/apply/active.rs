@@ -178,7 +178,7 @@ impl Bundles {
         self.trials.storage().inbox()
     }
 
-    /// Returns the bundle in use unpacked. One on trial that cannot be unpacked is taken back.
+    /// Returns the bundle in use unpacked. One on trial that cannot be unpacked is rolled back.
     fn activate(&mut self, box_run_dir: &Path) -> Result<(), BundlesError> {
         loop {
             let slot = match self.trials.in_use() {
@@ -305,7 +305,7 @@ impl Bundles {
         is_active.then_some(ActiveTrial { counter: tried.counter, origin: tried.origin, left })
     }
 
-    /// Returns whether there is a bundle to go back to from one on trial.
+    /// Returns whether there is a bundle to roll back to from one on trial.
     fn has_predecessor(&self) -> bool {
         self.trials.record().confirmed.is_some()
     }
@@ -331,7 +331,7 @@ impl Bundles {
         verify(bytes, &acceptance).is_ok()
     }
 
-    /// Takes the bundle on trial back, if there is one before it.
+    /// Rolls back the bundle on trial, if there is one before it.
     pub(super) fn revert(&mut self, reason: RevertReason) -> Result<(), BundlesError> {
         let counter = self.tried_counter();
         let reason = self.trials.revert(reason)?;
@@ -339,7 +339,7 @@ impl Bundles {
         Ok(())
     }
 
-    /// Takes the bundle on trial back because the gateway cannot start with it, and unpacks the one
+    /// Rolls back the bundle on trial because the gateway cannot start with it, and unpacks the one
     /// before it. Returns whether there is one.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ pub enum OfferVerdict {
     Old,
     /// It is no offer.
     Malformed,
-    /// The office has taken its offer back.
+    /// The office withdrew its offer.
     Withdrawn,
 }
 

@@ -16,10 +16,10 @@ pub enum BundleSentence {
     Staged {
         /// Its counter.
         counter: u64,
-        /// Whether there is one to go back to.
+        /// Whether there is one to roll back to.
         has_other: bool,
     },
-    /// The bundle in use is on trial, and is taken back if something stays out of reach.
+    /// The bundle in use is on trial, and is rolled back if something stays out of reach.
     OnTrial {
         /// Its counter.
         counter: u64,
@@ -28,7 +28,7 @@ pub enum BundleSentence {
         /// Minutes of running that are left.
         minutes_left: u64,
     },
-    /// The first bundle: there is nothing to go back to.
+    /// The first bundle: there is nothing to roll back to.
     FirstOnTrial {
         /// Its counter.
         counter: u64,
@@ -40,7 +40,7 @@ pub enum BundleSentence {
         /// Its counter.
         counter: u64,
     },
-    /// A bundle was taken back.
+    /// A bundle was rolled back.
     Reverted {
         /// Its counter.
         counter: u64,
@@ -86,7 +86,7 @@ pub enum BundleState {
     Trying,
     /// Everything was reached with it.
     Confirmed,
-    /// It was taken back.
+    /// It was rolled back.
     Reverted,
     /// It is not taken, or cannot be used.
     Refused,
@@ -204,7 +204,7 @@ impl fmt::Display for BundleSentence {
             }
             Self::OnTrial { counter, missing, minutes_left } => write!(
                 f,
-                "Bundle {counter} is on trial: {missing}. It is taken back after {minutes_left} \
+                "Bundle {counter} is on trial: {missing}. It is rolled back after {minutes_left} \
                  more min of running."
             ),
             Self::FirstOnTrial { counter, missing } => {
@@ -218,7 +218,7 @@ impl fmt::Display for BundleSentence {
             }
             Self::Reverted { counter, reason } => write!(
                 f,
-                "Bundle {counter} was taken back: {reason}. Correct it at the office and build the \
+                "Bundle {counter} was rolled back: {reason}. Correct it at the office and build the \
                  next one."
             ),
             Self::NotFetched { counter, reason, minutes } => {

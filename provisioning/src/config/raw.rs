@@ -274,7 +274,7 @@ section! {
         /// fetched outside the tunnel. Without this key, a bundle has to be brought to the box.
         url: Field<BundleUrlText>, else "none";
         /// Time that a new bundle has to reach the hub, the broker and the web server, counted
-        /// while the gateway runs. After it, the gateway goes back to the bundle before.
+        /// while the gateway runs. After it, the gateway rolls back to the previous bundle.
         confirm: Field<ConfirmTime> = "10m";
     }
 }

@@ -88,7 +88,7 @@ pub enum RolloutEnd {
 /// What a site did instead of confirming its bundle.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RolloutFailure {
-    /// It went back to the bundle before.
+    /// It rolled back to the previous bundle.
     Reverted,
     /// It refused the bundle.
     Refused,
@@ -326,7 +326,7 @@ impl RolloutPlan {
 impl fmt::Display for RolloutFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Reverted => "went back to the bundle before",
+            Self::Reverted => "rolled back to the previous bundle",
             Self::Refused => "refused the bundle",
             Self::Ahead => "runs a newer bundle",
             Self::TimedOut => "did not confirm the bundle in time",

@@ -25,7 +25,7 @@ pub enum SiteState {
     Ahead,
     /// A bundle is on trial.
     Trying,
-    /// It went back from this bundle to the one before.
+    /// It rolled back this bundle to the previous one.
     Reverted,
     /// It has refused this bundle.
     Refused,

@@ -30,7 +30,7 @@ pub(super) enum Refused<R> {
 /// is called only for a counter that is larger than all that were accepted.
 ///
 /// In use is one of: the last confirmed bundle, the one on trial, or a newer one that `accept`
-/// takes. A bundle that was taken back, and one that is older than the confirmed one, never comes
+/// takes. A bundle that was rolled back, and one that is older than the confirmed one, never comes
 /// back.
 pub(super) fn choose<R>(
     own: &BoxRecord,
@@ -59,7 +59,7 @@ pub(super) fn choose<R>(
             }
         },
         None if is_confirmed_known => {
-            // The one on trial was taken back.
+            // The one on trial was rolled back.
             record.tried = None;
             record.confirmed
         }

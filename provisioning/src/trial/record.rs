@@ -19,7 +19,7 @@ pub struct TrialRecord {
     pub confirmed: Option<(TrialSlot, u64)>,
     /// The bundle on trial.
     pub tried: Option<TriedBundle>,
-    /// The last bundle that was taken back.
+    /// The last bundle that was rolled back.
     pub reverted: Option<Reverted>,
     /// Largest counter of all bundles that were here.
     pub(super) last: u64,
@@ -40,7 +40,7 @@ pub struct TriedBundle {
     pub used: Duration,
 }
 
-/// A bundle that was taken back.
+/// A bundle that was rolled back.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Reverted {
     /// Its counter, which is never taken again.

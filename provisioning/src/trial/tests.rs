@@ -225,7 +225,7 @@ fn at_every_power_cut_the_old_bundle_or_the_new_one_is_in_use_and_whole() {
             disk.0.borrow_mut().steps_left = None;
             let found = bundle_in_use(&open(&disk)).unwrap();
             assert!([content(2), content(3)].contains(&found), "step {cuts}");
-            // With power again, the change is made or taken back as if nothing had happened.
+            // With power again, the change is made or rolled back as if nothing had happened.
             change(&disk, is_good).unwrap();
             assert_eq!(bundle_in_use(&open(&disk)).unwrap(), last, "step {cuts}");
             if !is_cut {

@@ -101,7 +101,7 @@ fn a_bundle_that_the_gateway_cannot_start_with_is_taken_back() {
     let text = &bundles.events.last().unwrap().sentence.text;
     assert_eq!(
         text,
-        "Bundle 4 was taken back: the gateway cannot start with it: bad key. Correct it at the \
+        "Bundle 4 was rolled back: the gateway cannot start with it: bad key. Correct it at the \
          office and build the next one."
     );
     // It is never tried again.

@@ -186,7 +186,7 @@ fn take_inbox(bundles: Option<Bundles>) -> impl FnOnce() -> Option<Bundles> {
     }
 }
 
-/// Takes the bundle in use back if the gateway cannot start with it. A port that another program
+/// Rolls back the bundle in use if the gateway cannot start with it. A port that another program
 /// uses may become free, so that waits for the time that a trial has. Returns whether there is
 /// another configuration to start with.
 fn give_up_if_hopeless(

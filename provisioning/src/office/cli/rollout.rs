@@ -36,7 +36,7 @@ Examples:
 
 First put the bundles of `build` onto the web server of every hub: a box fetches from there what it
 is offered. Each wave waits until every site of it runs its bundle and has confirmed it. The first
-site that goes back, refuses or does neither in time ends the roll-out, and the offers of its wave
+site that rolls back, refuses or does neither in time ends the roll-out, and the offers of its wave
 that were not taken are removed. Sites that run their bundle already are skipped. Sites that are not
 there get their offers behind all others, and take them when they come back.
 
@@ -59,13 +59,13 @@ pub(super) struct RolloutOptions {
     /// Sites of each later wave; by default a tenth of all, but no fewer than the first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     wave: Option<u32>,
-    /// Time for each wave. Longer than `[bundle] confirm`, so that a site can say why it went back.
+    /// Time for each wave. Longer than `[bundle] confirm`, so that a site can say why it rolled back.
     #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "30m")]
     timeout: Duration,
     /// Directory with the bundles; out/bundles of the fleet by default.
     #[arg(long, value_name = "DIR")]
     bundles: Option<PathBuf>,
-    /// First build the same content with a new number for the sites that went back: a box never
+    /// First build the same content with a new number for the sites that rolled back: a box never
     /// takes the same number twice. Only if the web servers serve the directory of the bundles
     /// itself; otherwise `build --again SITE`, copy, and roll out.
     #[arg(long)]
@@ -107,7 +107,7 @@ pub(super) fn rollout(options: &RolloutOptions) -> anyhow::Result<u8> {
     if options.dry_run { run.show() } else { run.finish() }
 }
 
-/// Builds bundles with new numbers for the sites that went back. Returns the fleet as it is then;
+/// Builds bundles with new numbers for the sites that rolled back. Returns the fleet as it is then;
 /// `None` after printing problems.
 fn renew(options: &RolloutOptions, reports: &SiteReports) -> anyhow::Result<Option<Fleet>> {
     let _lock = options.fleet.lock()?;
@@ -119,7 +119,7 @@ fn renew(options: &RolloutOptions, reports: &SiteReports) -> anyhow::Result<Opti
     };
     let sites: Vec<&Site> = selected(&fleet, &options.sites)?.into_iter().filter(is_back).collect();
     if sites.is_empty() {
-        print_line("no site went back from its last bundle: nothing is built again")?;
+        print_line("no site rolled back its last bundle: nothing is built again")?;
         return Ok(Some(fleet));
     }
     if options.dry_run {

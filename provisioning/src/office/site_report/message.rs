@@ -55,7 +55,7 @@ pub enum TrialState {
     Fetching,
     /// It is on trial.
     Trying,
-    /// It was taken back.
+    /// It was rolled back.
     Reverted,
     /// It was refused.
     Refused,

@@ -252,7 +252,7 @@ impl ChangingBox {
         assert_eq!(&content.network[&SERVICE], new, "{at}");
         let kept: Vec<_> = content.bundles.keys().copied().collect();
         assert_eq!(kept, [1, 2], "{at}");
-        // A hostile user who destroys the record, and one who takes the bundle back.
+        // A hostile user who destroys the record, and one who rolls the bundle back.
         let (content, applied) = self.boot(cut.clone(), "destroyed".to_owned());
         assert!(applied.unusable.is_some() && applied.in_use.is_none(), "{at}");
         let left = content.network.get(&SERVICE).cloned().unwrap_or_default();

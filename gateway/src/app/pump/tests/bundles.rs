@@ -10,7 +10,7 @@ use crate::mqtt::{DeliveryTag, IncomingMessage};
 
 fn event(state: BundleState) -> BundleEvent {
     let detail = Detail { code: "reverted".to_owned(), arguments: serde_json::Map::new() };
-    let sentence = Sentence { text: "Bundle 4 was taken back.".to_owned(), detail };
+    let sentence = Sentence { text: "Bundle 4 was rolled back.".to_owned(), detail };
     BundleEvent { state, counter: Some(4), sentence }
 }
 
@@ -47,7 +47,7 @@ async fn what_becomes_of_a_bundle_is_in_the_status_and_an_event() {
         let text = message_with(&broker, &mut outgoing, r#""event":"bundle""#).await;
         assert_eq!(&*text.topic, "edge/amsterdam-01/event");
         let payload = String::from_utf8(text.payload).unwrap();
-        for part in [r#""state":"reverted""#, r#""counter":4"#, "Bundle 4 was taken back."] {
+        for part in [r#""state":"reverted""#, r#""counter":4"#, "Bundle 4 was rolled back."] {
             assert!(payload.contains(part), "{payload}");
         }
         // The office reads the state and both counters from the retained status.
