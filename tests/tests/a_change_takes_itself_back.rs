@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use e2e::{EVENT_TIMEOUT, Gateway, Namespace, Office, Process, RECOVERY_TIMEOUT, Subscriber};
-use provisioning::bundle::{Acceptance, BundleSource, verify};
+use provisioning::bundle::{BundleSource, VerifyPolicy, verify};
 use provisioning::enrolment::BoxKeys;
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
@@ -140,14 +140,14 @@ impl Box {
     /// Brings a bundle to the box, with the secrets that its operator has decrypted.
     fn load(&self, bundle: &[u8]) {
         let dir = self.state.join("bundle");
-        let acceptance = Acceptance {
+        let policy = VerifyPolicy {
             keys: None,
             gateway: None,
             tunnel_public_key: Some(self.keys.tunnel_public_key()),
             last_counter: None,
             source: BundleSource::ByHand,
         };
-        let verified = verify(bundle, &acceptance).expect("it is for this box");
+        let verified = verify(bundle, &policy).expect("it is for this box");
         let sealed = verified.bundle.sealed_secrets().expect("it has a password");
         for (name, content) in self.keys.unseal(sealed).expect("it is for this box") {
             write_secret(&dir.join(name), &content);
@@ -182,17 +182,18 @@ fn write_secret(path: &Path, content: &[u8]) {
 }
 
 fn counter_of(bundle: &[u8]) -> u64 {
-    let acceptance = Acceptance {
+    let policy = VerifyPolicy {
         keys: None,
         gateway: None,
         tunnel_public_key: None,
         last_counter: None,
         source: BundleSource::ByHand,
     };
-    verify(bundle, &acceptance).expect("it was built").bundle.manifest().counter
+    verify(bundle, &policy).expect("it was built").bundle.manifest().counter
 }
 
-/// Serves the files of a directory below `/bundles/`, on port 80 in the tunnel, until the test ends.
+/// Serves the files of a directory below `/bundles/`, on port 80 in the tunnel, until the test
+/// ends.
 fn serve_bundles(namespace: &Namespace, dir: PathBuf) {
     let listener = namespace.enter(|| TcpListener::bind((Office::HUB, 80)).expect("a free port"));
     thread::spawn(move || {

@@ -95,8 +95,8 @@ impl BundleDir {
         self.dir.join(slot.to_string())
     }
 
-    /// Writes the files of a bundle where the gateway reads them, unless they are there, and returns
-    /// its `gateway.toml`. `secrets` is the directory with the decrypted secrets.
+    /// Writes the files of a bundle where the gateway reads them, unless they are there, and
+    /// returns its `gateway.toml`. `secrets` is the directory with the decrypted secrets.
     pub(super) fn unpack(
         &self,
         slot: TrialSlot,
@@ -110,7 +110,7 @@ impl BundleDir {
             regular_file::read(&dir.join(name), MAX_BUNDLE_BYTES as u64)
                 .is_ok_and(|there| there == content)
         };
-        // A card wears with each write, and a full disk must not stand in the way of a start.
+        // Flash wears with each write, and a full disk must not stand in the way of a start.
         if fs::read_link(dir.join(SECRETS_DIR)).ok().as_deref() == linked
             && files.clone().all(|(name, content)| is_same(name, content))
         {

@@ -29,9 +29,9 @@ const EXIT_OK: u8 = 0;
 const EXIT_NEGATIVE: u8 = 1;
 
 /// Runs of `apply` in one call: the gateway's user may change the record for ever.
-const MAX_RUNS: usize = 8;
+const MAX_APPLY_RUNS: usize = 8;
 /// Time between two looks at what the gateway does with a bundle.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Directory in that of the box where a stick is mounted.
 const MOUNT_POINT: &str = "stick";
 
@@ -270,7 +270,7 @@ fn serve_stick(
 fn wait_for_gateway(state: &StateFiles, limit: Duration, report: &mut StickReport) {
     let until = Instant::now() + limit;
     while state.has_inbox() && Instant::now() < until {
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
     if state.has_inbox() {
         let line = "the gateway has not taken the bundle yet: does edge-gateway.service run?";
@@ -306,7 +306,7 @@ fn apply_with(
     };
     let mut code = EXIT_OK;
     let mut text = String::new();
-    for _ in 0..MAX_RUNS {
+    for _ in 0..MAX_APPLY_RUNS {
         let before = state.record().ok();
         let services = services.as_slice();
         let mut reconciler = Reconciler { storage: &mut storage, reloader, keys: &keys, services };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
 
-use super::apply::Applied;
+use super::apply::ApplyReport;
 use super::box_dir::remove_tree;
 use super::open_dir::{FileOwner, OpenDir};
 use super::sentence::HelperError;
@@ -40,9 +40,9 @@ impl RunDir {
 
     /// Gives the gateway what was applied. The secrets come last: when they are there, the network
     /// is in use.
-    pub(super) fn hand_over(&self, applied: &Applied, owner: FileOwner) -> io::Result<()> {
+    pub(super) fn hand_over(&self, applied: &ApplyReport, owner: FileOwner) -> io::Result<()> {
         let known: Vec<_> =
-            [applied.record.confirmed, applied.record.tried].into_iter().flatten().collect();
+            [applied.record.confirmed, applied.record.on_trial].into_iter().flatten().collect();
         let refused = applied.refused.as_ref();
         self.keep(&known, refused.map(|(counter, _)| *counter))?;
         self.put_status(&applied.to_string())?;

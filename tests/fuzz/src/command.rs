@@ -3,7 +3,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use gateway::codec;
-use gateway::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand, WriteOrder};
+use gateway::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand, PlcOrder};
 use gateway::model::{UnixTime, Value};
 use provisioning::config::{self, Number, Plc, Tag, WritableValue};
 
@@ -38,7 +38,7 @@ pub fn command(bytes: &[u8]) {
         desk.on_batch_stored(time);
         effects.extend(std::iter::from_fn(|| desk.poll_effect()));
     }
-    let orders: Vec<&WriteOrder> = effects.iter().filter_map(order_of).collect();
+    let orders: Vec<&PlcOrder> = effects.iter().filter_map(order_of).collect();
     let replies =
         effects.iter().filter(|effect| matches!(effect, CommandEffect::Reply { .. })).count();
     assert_eq!((replies, orders.len()), if is_refused { (1, 0) } else { (0, 1) });
@@ -50,7 +50,7 @@ pub fn command(bytes: &[u8]) {
     }
 }
 
-fn order_of(effect: &CommandEffect) -> Option<&WriteOrder> {
+fn order_of(effect: &CommandEffect) -> Option<&PlcOrder> {
     if let CommandEffect::Order(order) = effect { Some(order) } else { None }
 }
 

@@ -30,7 +30,7 @@ fn a_bundle_that_a_person_brings_is_in_use_and_its_files_are_for_the_gateway_onl
     let bundles = dir.open();
     assert_eq!(states(&bundles.events), ["staged"]);
     let trial = bundles.trial().unwrap();
-    assert_eq!((trial.counter, trial.origin, trial.left), (3, TrialOrigin::ByHand, None));
+    assert_eq!((trial.counter, trial.source, trial.time_left), (3, BundleSource::ByHand, None));
     let active = bundles.active.unwrap();
     assert_eq!((active.counter, active.gateway.as_str()), (3, "amsterdam-01"));
     assert!(!dir.path("inbox.tar").exists() && !dir.path("inbox.refused").exists());
@@ -82,7 +82,7 @@ fn a_bundle_that_is_started_too_often_is_taken_back() {
     for start in 0..5 {
         let bundles = dir.open();
         assert_eq!(counter_in_use(&bundles), Some(4), "start {start}");
-        assert!(bundles.trial().unwrap().left.is_some());
+        assert!(bundles.trial().unwrap().time_left.is_some());
     }
     let bundles = dir.open();
     assert_eq!((counter_in_use(&bundles), states(&bundles.events)), (Some(3), vec!["reverted"]));
@@ -93,10 +93,10 @@ fn a_bundle_that_is_started_too_often_is_taken_back() {
 #[test]
 fn a_bundle_that_the_gateway_cannot_start_with_is_taken_back() {
     let dir = StateDir::with_confirmed(3);
-    assert!(!dir.open().give_up("no".to_owned(), Path::new("/nonexistent")).unwrap());
+    assert!(!dir.open().revert_unusable("no".to_owned(), Path::new("/nonexistent")).unwrap());
     dir.load(&bundle(4));
     let mut bundles = dir.open();
-    assert!(bundles.give_up("bad key".to_owned(), Path::new("/nonexistent")).unwrap());
+    assert!(bundles.revert_unusable("bad key".to_owned(), Path::new("/nonexistent")).unwrap());
     assert_eq!(counter_in_use(&bundles), Some(3));
     let text = &bundles.events.last().unwrap().sentence.text;
     assert_eq!(

@@ -98,8 +98,8 @@ async fn an_offered_bundle_is_fetched_and_tried_with_a_restart() {
     assert_eq!(task.offers("taken"), 1);
     task.end().await;
     let trial = dir.open().trial().unwrap();
-    assert_eq!((trial.counter, trial.origin), (4, TrialOrigin::Offered));
-    assert!(trial.left.is_some());
+    assert_eq!((trial.counter, trial.source), (4, BundleSource::Pulled));
+    assert!(trial.time_left.is_some());
 }
 
 #[tokio::test]
@@ -286,6 +286,6 @@ async fn the_running_time_is_recorded_at_a_stop() {
     let mut task = TestTask::start(&dir, None, HOUR);
     task.report("trying").await;
     task.end().await;
-    let used = dir.open().trials.record().tried.as_ref().unwrap().used;
-    assert!(used > Duration::ZERO && used < LIMIT, "{used:?}");
+    let run_time = dir.open().trials.record().on_trial.as_ref().unwrap().run_time;
+    assert!(run_time > Duration::ZERO && run_time < LIMIT, "{run_time:?}");
 }

@@ -82,11 +82,11 @@ impl LoadJob {
 /// The file in which `status` finds why the gateway waits. It is a help, so errors are ignored, and
 /// nothing waits for it: the disk itself may be what is in the way.
 #[derive(Debug)]
-struct WaitingNote(PathBuf);
+struct WaitReasonFile(PathBuf);
 
 /// What the attempts so far have logged.
 #[derive(Debug, Default)]
-struct Reported {
+struct AttemptLog {
     /// Hash of the configuration that was tried last.
     hash: String,
     /// Reason of the last failure.
@@ -97,7 +97,7 @@ struct Reported {
 /// Runs the gateway until `stop` fires, and returns how the process ends. The configuration is that
 /// of the bundle in use, or `own_file` if there is no bundle.
 pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken) -> ProcessEnd {
-    let mut reported = Reported::default();
+    let mut attempt_log = AttemptLog::default();
     let mut bundles = match on_disk(stop, open_bundles(own_file)).await {
         Ok(bundles) => bundles,
         Err(end) => return end,
@@ -110,11 +110,11 @@ pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken
             Ok(attempt) => attempt,
             Err(end) => return end,
         };
-        let note = loaded.as_ref().ok().map(|loaded| WaitingNote::of(&loaded.config));
-        note.iter().for_each(WaitingNote::remove);
+        let note = loaded.as_ref().ok().map(|loaded| WaitReasonFile::of(&loaded.config));
+        note.iter().for_each(WaitReasonFile::remove);
         let failure = match loaded {
             Ok(loaded) => {
-                reported.on_loaded(&loaded, &path);
+                attempt_log.on_loaded(&loaded, &path);
                 match Box::pin(app::run(loaded, Some(watched.clone()), &mut bundles, stop.clone()))
                     .await
                 {
@@ -126,23 +126,23 @@ pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken
             }
             Err(rejected) => StartFailure::Rejected(rejected),
         };
-        let giving_up = give_up_if_hopeless(bundles, &failure, started_at, &path);
-        let is_given_up;
-        (is_given_up, bundles) = match on_disk(stop, giving_up).await {
-            Ok(given_up) => given_up,
+        let reverting = revert_if_unstartable(bundles, &failure, started_at, &path);
+        let is_reverted;
+        (is_reverted, bundles) = match on_disk(stop, reverting).await {
+            Ok(is_reverted) => is_reverted,
             Err(end) => return end,
         };
-        if is_given_up {
+        if is_reverted {
             continue;
         }
         if !systemd::is_service() || matches!(failure, StartFailure::Ended(_)) {
             log.print(failure.to_text());
             return ProcessEnd::Exit(EXIT_NEGATIVE);
         }
-        let retry_at = reported.on_failure(&failure, &path).map(|pause| Instant::now() + pause);
-        note.iter().for_each(|note| note.write(reported.reason.clone()));
+        let retry_at = attempt_log.on_failure(&failure, &path).map(|pause| Instant::now() + pause);
+        note.iter().for_each(|note| note.write(attempt_log.reason.clone()));
         let waited = stop.run_until_cancelled(wait(watched, retry_at)).await;
-        note.iter().for_each(WaitingNote::remove);
+        note.iter().for_each(WaitReasonFile::remove);
         if waited.is_none() {
             return ProcessEnd::Exit(EXIT_OK);
         }
@@ -189,13 +189,13 @@ fn take_inbox(bundles: Option<Bundles>) -> impl FnOnce() -> Option<Bundles> {
 /// Rolls back the bundle in use if the gateway cannot start with it. A port that another program
 /// uses may become free, so that waits for the time that a trial has. Returns whether there is
 /// another configuration to start with.
-fn give_up_if_hopeless(
+fn revert_if_unstartable(
     bundles: Option<Bundles>,
     failure: &StartFailure,
     started_at: Instant,
     path: &Path,
 ) -> impl FnOnce() -> (bool, Option<Bundles>) + use<> {
-    let is_hopeless = match failure {
+    let is_unstartable = match failure {
         StartFailure::Rejected(_) => true,
         StartFailure::Blocked(_) => started_at.elapsed() >= BLOCKED_LIMIT,
         StartFailure::Ended(_) => false,
@@ -203,11 +203,11 @@ fn give_up_if_hopeless(
     let cause = failure.to_log_text(path).lines().next().unwrap_or_default().to_owned();
     move || {
         let Some(mut bundles) = bundles else { return (false, None) };
-        if !is_hopeless {
+        if !is_unstartable {
             return (false, Some(bundles));
         }
-        let given_up = bundles.give_up(cause, Path::new(BOX_RUN_DIR));
-        (given_up.inspect_err(log_unusable).unwrap_or(false), Some(bundles))
+        let is_reverted = bundles.revert_unusable(cause, Path::new(BOX_RUN_DIR));
+        (is_reverted.inspect_err(log_unusable).unwrap_or(false), Some(bundles))
     }
 }
 
@@ -233,7 +233,7 @@ async fn wait(mut watched: WatchedFiles, retry_at: Option<Instant>) {
     }
 }
 
-impl WaitingNote {
+impl WaitReasonFile {
     fn of(config: &Config) -> Self {
         Self(config.gateway.state_dir.join(WAITING_FILE))
     }
@@ -249,7 +249,7 @@ impl WaitingNote {
     }
 }
 
-impl Reported {
+impl AttemptLog {
     /// Logs that this configuration is started, unless it was the last one too.
     fn on_loaded(&mut self, loaded: &LoadedConfig, path: &Path) {
         if self.hash == loaded.hash {
@@ -346,17 +346,17 @@ mod tests {
 
         assert_eq!(text.lines().count(), MAX_LOGGED + 1, "{text}");
         assert!(text.contains(&format!("{count} problems, shown by")), "{text}");
-        let mut reported = Reported::default();
-        assert_eq!(reported.on_failure(&failure, &path), None);
-        assert_eq!(reported.reason, text);
+        let mut attempt_log = AttemptLog::default();
+        assert_eq!(attempt_log.on_failure(&failure, &path), None);
+        assert_eq!(attempt_log.reason, text);
         fs::remove_file(&path).unwrap();
     }
 
     #[test]
     fn an_obstacle_is_tried_again_with_growing_pauses() {
-        let mut reported = Reported::default();
+        let mut attempt_log = AttemptLog::default();
         let obstacle = |name: &str| StartFailure::Blocked(AppError::QueueInUse(name.to_owned()));
-        let mut pause = |name: &str| reported.on_failure(&obstacle(name), "f".as_ref()).unwrap();
+        let mut pause = |name: &str| attempt_log.on_failure(&obstacle(name), "f".as_ref()).unwrap();
         let seconds: Vec<_> = (0..8).map(|_| pause("a").as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(pause("b"), MIN_PAUSE, "another reason");

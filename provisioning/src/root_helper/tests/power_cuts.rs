@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use super::super::apply::{Applied, Reconciler};
+use super::super::apply::{ApplyReport, Reconciler};
 use super::super::box_dir::{BoxStorage, RECORD, TRUSTED};
 use super::super::box_record::BoxRecord;
 use super::super::gateway_state::GatewayState;
@@ -171,7 +171,7 @@ fn apply(
     gateway: &GatewayContent,
     keys: &BoxKeys,
     reloader: &mut LoadedNetwork,
-) -> Result<Applied, HelperError> {
+) -> Result<ApplyReport, HelperError> {
     Reconciler { storage, reloader, keys, services: &[SERVICE] }.apply(gateway)
 }
 
@@ -236,7 +236,7 @@ impl ChangingBox {
     }
 
     /// Applies at boot, with a record of the gateway.
-    fn boot(&self, content: BoxContent, record: String) -> (BoxContent, Applied) {
+    fn boot(&self, content: BoxContent, record: String) -> (BoxContent, ApplyReport) {
         let gateway = GatewayContent { record, slots: self.gateway.slots.clone() };
         let mut storage = CutStorage { content, steps_left: None, was_cut: false };
         let mut loaded = LoadedNetwork::default();
