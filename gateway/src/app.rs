@@ -31,7 +31,7 @@ use self::pump::{BundleChannels, CommandInputs, HealthInputs, Pump, QueueStorage
 pub use self::watched_files::WatchedFiles;
 use crate::apply::{ApplyInputs, ApplySettings, BundleTask, Bundles, WebFile};
 use crate::metrics::Metrics;
-use crate::model::WriteOrder;
+use crate::model::PlcOrder;
 use crate::mqtt::{self, Acknowledgements, ClientSettings, SessionPersistence};
 use crate::plc::{self, ConnectionSlots};
 use crate::queue::storage::{DirStorage, DirStorageError};
@@ -185,7 +185,7 @@ pub async fn run(
 /// Starts the tasks that read the PLCs.
 fn start_polling(
     endpoints: Vec<plc::Endpoint>,
-    orders: Vec<mpsc::Receiver<WriteOrder>>,
+    orders: Vec<mpsc::Receiver<PlcOrder>>,
     plc_events: &mpsc::Sender<plc::PlcEvent>,
     slots: &ConnectionSlots,
     fatal: &CancellationToken,

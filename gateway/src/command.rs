@@ -1,4 +1,4 @@
-//! Commands from the broker and from this machine: from a payload to a checked [`WriteOrder`], and
+//! Commands from the broker and from this machine: from a payload to a checked [`PlcOrder`], and
 //! from the report of the PLC to the one reply. Pure: the caller receives, stores, sends.
 //!
 //! A command is refused at once, or accepted. An accepted one is recorded in the ledger first; when
@@ -23,7 +23,7 @@ pub use ledger::LedgerBatch;
 pub use reason::{CommandReason, MessageFault};
 pub use reply::{CommandReply, CommandState};
 
-pub use crate::model::WriteOrder;
+pub use crate::model::PlcOrder;
 
 /// Longest payload of a command.
 pub const MAX_COMMAND_BYTES: usize = 64 << 10;

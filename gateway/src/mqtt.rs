@@ -341,7 +341,7 @@ impl MqttClient {
                 let subscribing =
                     subscription_pause.map(|(at, _)| (at, SessionFailure::SubscribeRetry));
                 let retrying = retry_at.map(|at| (at, SessionFailure::VersionRetry));
-                let interlude = self.kept_sessions.is_interlude(session, subscribes);
+                let interlude = self.kept_sessions.is_discard_session(session, subscribes);
                 let ending = interlude.then_some((now, SessionFailure::KeptSessionEnded));
                 let renewal = subscribing.into_iter().chain(retrying).chain(ending);
                 let terms = SessionTerms {

@@ -52,7 +52,7 @@ pub use diagnosis::PlcDiagnosis;
 pub use endpoint::group_by_address;
 
 use crate::metrics::PlcMetrics;
-use crate::model::{WriteOrder, WriteReport};
+use crate::model::{OrderReport, PlcOrder};
 use crate::schedule::{RetryBackoff, RetryPolicy};
 use poll::Poller;
 
@@ -79,7 +79,7 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct PollChannels {
     /// What to write. Its capacity bounds the number of orders that wait. Orders pass polls.
-    pub orders: mpsc::Receiver<WriteOrder>,
+    pub orders: mpsc::Receiver<PlcOrder>,
     /// What the task reports.
     pub events: mpsc::Sender<PlcEvent>,
 }
@@ -125,7 +125,7 @@ pub enum PlcEvent {
         limit: Option<RateLimit>,
     },
     /// What became of a write order; exactly one for each order for a PLC of the connection.
-    Written(Box<WriteReport>),
+    Written(Box<OrderReport>),
     /// What was learned about the requests changed.
     Learned {
         /// Index into `config::Config::plcs`.

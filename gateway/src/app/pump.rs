@@ -210,7 +210,7 @@ impl Pump {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.advance_commands();
-            self.triggers.send_orders(|plc| self.commands.wanted_program(plc));
+            self.triggers.send_orders(|plc| self.commands.required_program(plc));
             let more = self.send();
             self.start_jobs();
             let due = self.queue.next_deadline().into_iter().chain(more.at()).min();
@@ -245,7 +245,7 @@ impl Pump {
                     let topic = pipeline.topic;
                     self.push_record(topic, record, cycle.booted_at);
                 }
-                self.watch_event(cycle.plc, cycle.booted_at);
+                self.on_trigger_cycle(cycle.plc, cycle.booted_at);
             }
             plc::PlcEvent::State { plc, state } => {
                 self.commands.on_plc_state(plc, &state);
@@ -348,8 +348,8 @@ impl Pump {
         }
     }
 
-    /// Returns whether an event shows that the broker was there a moment ago. That a session began is
-    /// recorded with what it brings.
+    /// Returns whether an event shows that the broker was there a moment ago. That a session began
+    /// is recorded with what it brings.
     fn is_from_broker(&self, event: &mqtt::MqttEvent) -> bool {
         match *event {
             mqtt::MqttEvent::Connected { .. } | mqtt::MqttEvent::Disconnected { .. } => false,

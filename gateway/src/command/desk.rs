@@ -13,7 +13,7 @@ use super::plc::{CommandPlc, PresentValue};
 use super::reply::ReplyContent;
 use super::{CommandReason, CommandReply, LedgerBatch, report, trail};
 use crate::codec;
-use crate::model::{ProgramSignature, TagImage, UnixTime, WriteOrder, WriteReport, WriteTask};
+use crate::model::{OrderReport, OrderTask, PlcOrder, ProgramSignature, TagImage, UnixTime};
 
 /// A command as it arrived.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ pub enum CommandEffect {
         asker: u64,
     },
     /// Goes to the PLC.
-    Order(WriteOrder),
+    Order(PlcOrder),
     /// Goes to the asker: exactly one for each command.
     Reply {
         /// Index into `config::Config::plcs`.
@@ -82,7 +82,7 @@ struct PendingCommand {
     by: Option<String>,
     /// What a command of an earlier run names: the event that said so may be lost with that run.
     interrupted: Option<Map<String, Value>>,
-    order: WriteOrder,
+    order: PlcOrder,
 }
 
 /// Everything that the gateway knows about commands.
@@ -110,7 +110,7 @@ impl CommandDesk {
         let command_plc = |plc: &Plc| {
             let mut plc = CommandPlc::new(plc);
             let seen = || ledger.program(&plc.name, config_hash);
-            plc.wanted_program = plc.wanted_program.or_else(seen);
+            plc.required_program = plc.required_program.or_else(seen);
             plc
         };
         let mut desk = Self {
@@ -159,12 +159,12 @@ impl CommandDesk {
             self.ledger.end(intent.number, &reply, time.now);
             return;
         };
-        let order = WriteOrder {
+        let order = PlcOrder {
             number: intent.number,
             plc,
             expect: Vec::new(),
             write,
-            task: WriteTask::ReadBack,
+            task: OrderTask::ReadBack,
             program: None,
             not_after: None,
         };
@@ -225,13 +225,13 @@ impl CommandDesk {
         }
         plc.take_rates(incoming.plc, &checked.write, &mut self.history, time.now)
             .map_err(refuse)?;
-        let order = WriteOrder {
+        let order = PlcOrder {
             number: self.ledger.next_number(),
             plc: incoming.plc,
             expect: checked.expect,
             write: checked.write,
-            task: WriteTask::Write,
-            program: plc.wanted_program,
+            task: OrderTask::Write,
+            program: plc.required_program,
             not_after,
         };
         self.accept(command, incoming, order, time);
@@ -242,7 +242,7 @@ impl CommandDesk {
         &mut self,
         command: ParsedCommand,
         incoming: IncomingCommand<'_>,
-        order: WriteOrder,
+        order: PlcOrder,
         time: CommandTime,
     ) {
         let Some(plc) = self.plcs.get_mut(usize::from(order.plc)) else { return };
@@ -313,7 +313,7 @@ impl CommandDesk {
     fn fail(&mut self, number: u64, reason: CommandReason, time: CommandTime) {
         let Some(pending) = self.take_pending(number) else { return };
         // What an earlier run did is not known, also if the reason is known now.
-        let is_new = pending.order.task == WriteTask::Write;
+        let is_new = pending.order.task == OrderTask::Write;
         let reason = if is_new { reason } else { CommandReason::Interrupted };
         let is_recorded = reason != CommandReason::NoRecord;
         let content = ReplyContent { reason: Some(reason), ..ReplyContent::default() };
@@ -328,7 +328,7 @@ impl CommandDesk {
     }
 
     /// Records what became of an order.
-    pub fn on_report(&mut self, report: &WriteReport, time: CommandTime) {
+    pub fn on_report(&mut self, report: &OrderReport, time: CommandTime) {
         let Some(pending) = self.take_pending(report.number) else { return };
         let Some(plc) = self.plcs.get(usize::from(pending.order.plc)) else { return };
         let content = report::content(plc, &pending.order, report);
@@ -338,7 +338,7 @@ impl CommandDesk {
 
     fn take_pending(&mut self, number: u64) -> Option<PendingCommand> {
         let pending = self.pending.remove(&number)?;
-        if pending.order.task == WriteTask::Write
+        if pending.order.task == OrderTask::Write
             && let Some(plc) = self.plcs.get_mut(usize::from(pending.order.plc))
         {
             plc.waiting = plc.waiting.saturating_sub(1);
@@ -367,8 +367,8 @@ impl CommandDesk {
         let Some(plc) = plc else { return };
         plc.program = Some(signature);
         // A PLC without a program has the signature 0.
-        if plc.wanted_program.is_none() && signature != ProgramSignature([0; 4]) {
-            plc.wanted_program = Some(signature);
+        if plc.required_program.is_none() && signature != ProgramSignature([0; 4]) {
+            plc.required_program = Some(signature);
             let (plc, config) = (plc.name.clone(), self.config_hash.clone());
             self.ledger.set_program(AcceptedProgram { plc, config, signature });
         }
@@ -376,8 +376,8 @@ impl CommandDesk {
 
     /// Returns the only program with which a PLC may be written to; `None` for any.
     #[must_use]
-    pub fn wanted_program(&self, plc: u16) -> Option<ProgramSignature> {
-        self.plcs.get(usize::from(plc))?.wanted_program
+    pub fn required_program(&self, plc: u16) -> Option<ProgramSignature> {
+        self.plcs.get(usize::from(plc))?.required_program
     }
 
     /// Takes over which programs the PLCs have from a desk that could record nothing.
@@ -385,7 +385,7 @@ impl CommandDesk {
         for (index, plc) in (0..).zip(&old.plcs) {
             let Some(program) = plc.program else { continue };
             // The accepted one first: what replaced it meanwhile must not become the accepted one.
-            for signature in plc.wanted_program.into_iter().chain([program]) {
+            for signature in plc.required_program.into_iter().chain([program]) {
                 self.on_program(index, signature);
             }
         }
@@ -396,7 +396,7 @@ impl CommandDesk {
     #[must_use]
     pub fn other_program(&self, plc: u16) -> Option<ProgramSignature> {
         let plc = self.plcs.get(usize::from(plc)).filter(|plc| plc.has_writes)?;
-        let wanted = plc.wanted_program?;
+        let wanted = plc.required_program?;
         plc.program.filter(|program| *program != wanted)
     }
 

@@ -19,7 +19,7 @@ use super::reason_code::SpokenReason;
 use super::session::{self, ConnackLimits, Publisher, SessionDriver, SessionEvent};
 use super::session_start::SessionRequest;
 use super::{ClientSettings, reason_code};
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::uplink::{DialError, UnixBridge};
 
 /// Longest wait for the TCP connection and the TLS handshake.
@@ -299,7 +299,7 @@ fn violation_failure(violation: Violation) -> SessionFailure {
         | Violation::PropertiesTooLong { .. }
         | Violation::UnexpectedPacket { .. }
         | Violation::SecondConnack
-        | Violation::MalformedLength => SessionFailure::Protocol(ForeignText::of(&violation)),
+        | Violation::MalformedLength => SessionFailure::Protocol(UntrustedText::of(&violation)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use super::inbound_guard::Greeting;
 use super::reason_code::{self, SpokenReason};
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::uplink::DialError;
 
 /// Why a session ended or was not established, as a closed set.
@@ -114,7 +114,7 @@ pub(super) enum SessionFailure {
     /// The broker sent a packet of this many bytes, above the gateway's limit.
     TooLarge { size: usize },
     /// The broker violates the protocol.
-    Protocol(ForeignText),
+    Protocol(UntrustedText),
     /// A packet id came up again while its earlier message was unacknowledged.
     Collision,
     /// Refused messages of QoS 2 have used up rumqttc's in-flight window.
@@ -172,8 +172,8 @@ impl SessionFailure {
         matches!(self, Self::SubscriptionClosed | Self::NoSuback)
     }
 
-    /// Returns whether this fault of the tunnel is the cause: nothing has come back from the broker,
-    /// or the broker gave up because nothing arrived.
+    /// Returns whether this fault of the tunnel is the cause: nothing has come back from the
+    /// broker, or the broker gave up because nothing arrived.
     pub(super) fn is_explained_by(&self, fault: &DialError) -> bool {
         let is_unheard = matches!(
             self,

@@ -17,7 +17,7 @@ use super::session::{
 };
 use super::{MAX_INFLIGHT, MqttEvent, MqttRequest, OutgoingMessage, reason_code};
 use crate::metrics::{MessageOutcome, MqttMetrics};
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::uplink::RenewalRequests;
 
 /// Longest wait for acknowledgements before a DISCONNECT.
@@ -258,7 +258,7 @@ impl SessionLoop {
         publisher: &Publisher,
         received: ReceivedPublish,
     ) -> Result<(), SessionEnd> {
-        let topic = ForeignText::new(&received.message.topic);
+        let topic = UntrustedText::new(&received.message.topic);
         match self.inbox.on_received(received, Instant::now()) {
             InboxDecision::Deliver(message) => self.emit(MqttEvent::Received(message)).await?,
             InboxDecision::Repeated => {}
@@ -402,7 +402,7 @@ impl SessionLoop {
         &self,
         message: InflightMessage,
         code: u8,
-        text: Option<ForeignText>,
+        text: Option<UntrustedText>,
     ) -> Result<(), SessionEnd> {
         self.metrics.count_messages(MessageOutcome::Deferred, 1);
         let InflightMessage { ticket, topic, .. } = message;
@@ -414,7 +414,7 @@ impl SessionLoop {
         ticket: Option<u64>,
         topic: Arc<str>,
         code: u8,
-        text: Option<ForeignText>,
+        text: Option<UntrustedText>,
     ) -> Result<(), SessionEnd> {
         self.metrics.count_messages(MessageOutcome::Refused, 1);
         let reason = reason_text(code, text);
@@ -523,7 +523,7 @@ impl Drop for SessionLoop {
 }
 
 /// Returns the standard's name of a reason code, with the broker's own text.
-fn reason_text(code: u8, text: Option<ForeignText>) -> String {
+fn reason_text(code: u8, text: Option<UntrustedText>) -> String {
     let name = reason_code::name(code);
     text.map_or_else(|| name.to_owned(), |text| format!("{name} ({text})"))
 }

@@ -83,7 +83,7 @@ impl KeptSessions {
 
     /// Returns whether a session that began like this only ends the one that the broker had kept,
     /// and a kept one is to follow at once.
-    pub(super) fn is_interlude(&self, request: SessionRequest, subscribes: bool) -> bool {
+    pub(super) fn is_discard_session(&self, request: SessionRequest, subscribes: bool) -> bool {
         subscribes
             && self.persistence != SessionPersistence::Clean
             && request.persistence == SessionPersistence::Clean
@@ -224,10 +224,10 @@ mod tests {
 
         let clean = asked(&sessions, 1, MqttVersion::V5);
         assert_eq!(clean, SessionRequest { opening: SessionOpening::Clean, persistence: KEPT });
-        assert!(!sessions.is_interlude(clean, true), "version 5 keeps it from now on");
+        assert!(!sessions.is_discard_session(clean, true), "version 5 keeps it from now on");
         let interlude = asked(&sessions, 1, MqttVersion::V311);
         assert_eq!(interlude.persistence, CLEAN);
-        assert!(sessions.is_interlude(interlude, true), "3.1.1 keeps only the next one");
+        assert!(sessions.is_discard_session(interlude, true), "3.1.1 keeps only the next one");
 
         sessions.on_connected(1, interlude);
         assert_eq!(asked(&sessions, 1, MqttVersion::V311).opening, SessionOpening::Resume);

@@ -14,8 +14,8 @@ use super::session::WriteRequest;
 use super::{ReadFailure, ReadOutcome};
 use crate::codec;
 use crate::model::{
-    ImageReport, ImageState, NotSentReason, TagImage, UnixTime, WriteOrder, WriteOutcome,
-    WriteReport, WriteTask,
+    ImageReport, ImageState, NotSentReason, OrderOutcome, OrderReport, OrderTask, PlcOrder,
+    TagImage, UnixTime,
 };
 use registers::{RegisterMap, RegisterSpan, spans, write_requests};
 
@@ -25,7 +25,7 @@ use registers::{RegisterMap, RegisterSpan, spans, write_requests};
 /// is sent.
 #[derive(Debug)]
 pub(super) struct WriteVisit {
-    order: WriteOrder,
+    order: PlcOrder,
     settings: config::Plc,
     phase: VisitPhase,
     /// Reads before the first write.
@@ -34,7 +34,7 @@ pub(super) struct WriteVisit {
     writes: Vec<PlannedWrite>,
     read_backs: Vec<RegisterSpan>,
     after: RegisterMap,
-    outcome: Option<WriteOutcome>,
+    outcome: Option<OrderOutcome>,
 }
 
 /// A write request, and what became of it.
@@ -83,7 +83,7 @@ pub(super) enum ReadFirst {
 }
 
 impl WriteVisit {
-    pub(super) fn new(order: WriteOrder, settings: &config::Plc, read_first: ReadFirst) -> Self {
+    pub(super) fn new(order: PlcOrder, settings: &config::Plc, read_first: ReadFirst) -> Self {
         let read_backs = spans(&order.write, settings);
         let mut before: Vec<TagImage> = order.expect.clone();
         before.extend(registers::incomplete(&order.write));
@@ -92,8 +92,8 @@ impl WriteVisit {
             reads.extend(read_backs.first().copied());
         }
         let (phase, outcome) = match order.task {
-            WriteTask::Write | WriteTask::ReadAll => (VisitPhase::Reading(0), None),
-            WriteTask::ReadBack => (VisitPhase::ReadingBack(0), Some(WriteOutcome::Unknown)),
+            OrderTask::Write | OrderTask::ReadAll => (VisitPhase::Reading(0), None),
+            OrderTask::ReadBack => (VisitPhase::ReadingBack(0), Some(OrderOutcome::Unknown)),
         };
         Self {
             order,
@@ -108,7 +108,7 @@ impl WriteVisit {
         }
     }
 
-    pub(super) const fn order(&self) -> &WriteOrder {
+    pub(super) const fn order(&self) -> &PlcOrder {
         &self.order
     }
 
@@ -137,7 +137,7 @@ impl WriteVisit {
         if let VisitPhase::Writing(index) = self.phase {
             match self.writes.get(index) {
                 Some(write) => return VisitStep::Write(write.request.clone()),
-                None => self.begin_read_back(WriteOutcome::Done),
+                None => self.begin_read_back(OrderOutcome::Done),
             }
         }
         match self.phase {
@@ -161,9 +161,9 @@ impl WriteVisit {
                     // A read that is only to test the connection need not succeed.
                     Err(ReadFailure::Refused(_) | ReadFailure::Busy) if !self.is_needed(span) => {}
                     Err(ReadFailure::Refused(code)) => {
-                        return self.end(WriteOutcome::Refused(code));
+                        return self.end(OrderOutcome::Refused(code));
                     }
-                    Err(ReadFailure::Busy) => return self.end(WriteOutcome::Refused(SERVER_BUSY)),
+                    Err(ReadFailure::Busy) => return self.end(OrderOutcome::Refused(SERVER_BUSY)),
                     Err(ReadFailure::Unreachable | ReadFailure::Pending) => return,
                 }
                 self.phase = VisitPhase::Reading(index + 1);
@@ -186,7 +186,7 @@ impl WriteVisit {
     pub(super) fn on_read_lost(&mut self) {
         match self.phase {
             VisitPhase::Reading(_) => {
-                self.end(WriteOutcome::NotSent(NotSentReason::LosesConnection));
+                self.end(OrderOutcome::NotSent(NotSentReason::LosesConnection));
             }
             VisitPhase::ReadingBack(index) if index + 1 < self.read_backs.len() => {
                 self.phase = VisitPhase::ReadingBack(index + 1);
@@ -216,8 +216,8 @@ impl WriteVisit {
                 self.phase = VisitPhase::Writing(index + 1);
                 return;
             }
-            WriteAnswer::Refused(code) => (ImageState::Refused(code), WriteOutcome::Refused(code)),
-            WriteAnswer::Missing => (ImageState::Unknown, WriteOutcome::Unknown),
+            WriteAnswer::Refused(code) => (ImageState::Refused(code), OrderOutcome::Refused(code)),
+            WriteAnswer::Missing => (ImageState::Unknown, OrderOutcome::Unknown),
         };
         write.state = state;
         self.begin_read_back(outcome);
@@ -225,7 +225,7 @@ impl WriteVisit {
 
     /// Ends the visit of an order that reads all tags.
     pub(super) fn on_all_read(&mut self) {
-        self.end(WriteOutcome::Done);
+        self.end(OrderOutcome::Done);
     }
 
     /// Ends a visit that cannot go on, for this reason: nothing more is written. What was written
@@ -233,17 +233,17 @@ impl WriteVisit {
     pub(super) fn on_abandoned(&mut self, reason: NotSentReason) {
         match self.phase {
             VisitPhase::Writing(index) if index > 0 => {
-                self.begin_read_back(WriteOutcome::Partial(reason));
+                self.begin_read_back(OrderOutcome::Partial(reason));
             }
             VisitPhase::Reading(_) | VisitPhase::Writing(_) => {
-                self.end(WriteOutcome::NotSent(reason));
+                self.end(OrderOutcome::NotSent(reason));
             }
             VisitPhase::ReadingBack(_) | VisitPhase::Finished => self.phase = VisitPhase::Finished,
         }
     }
 
     /// Returns the report, at the time of the last answer.
-    pub(super) fn into_report(self, at: UnixTime) -> WriteReport {
+    pub(super) fn into_report(self, at: UnixTime) -> OrderReport {
         let images = self.order.write.iter().map(|image| ImageReport {
             state: self.state_of(image),
             read: self.after.registers_of(image),
@@ -251,19 +251,19 @@ impl WriteVisit {
         let images = images.collect();
         let found = self.order.expect.iter().map(|image| self.before.registers_of(image));
         let found = found.collect();
-        let outcome = self.outcome.unwrap_or(WriteOutcome::NotSent(NotSentReason::Stopping));
-        let WriteOrder { number, plc, .. } = self.order;
-        WriteReport { number, plc, outcome, found, images, at }
+        let outcome = self.outcome.unwrap_or(OrderOutcome::NotSent(NotSentReason::Stopping));
+        let PlcOrder { number, plc, .. } = self.order;
+        OrderReport { number, plc, outcome, found, images, at }
     }
 
     /// Compares what was read, and plans the writes.
     fn begin_writing(&mut self, now: Instant) {
         let is_held = |image: &TagImage| self.is_held(image);
         if !self.order.expect.iter().all(is_held) {
-            return self.end(WriteOutcome::ExpectationFailed);
+            return self.end(OrderOutcome::ExpectationFailed);
         }
         if self.write_limit().is_some_and(|limit| limit < now) {
-            return self.end(WriteOutcome::NotSent(NotSentReason::Expired));
+            return self.end(OrderOutcome::NotSent(NotSentReason::Expired));
         }
         let requests = write_requests(&self.order.write, &self.before, &self.settings);
         let planned = |request| PlannedWrite { request, state: ImageState::NotSent };
@@ -287,12 +287,12 @@ impl WriteVisit {
         self.order.expect.iter().chain(&incomplete).any(|image| span.overlaps(image))
     }
 
-    fn begin_read_back(&mut self, outcome: WriteOutcome) {
+    fn begin_read_back(&mut self, outcome: OrderOutcome) {
         self.outcome = Some(outcome);
         self.phase = VisitPhase::ReadingBack(0);
     }
 
-    fn end(&mut self, outcome: WriteOutcome) {
+    fn end(&mut self, outcome: OrderOutcome) {
         self.outcome = Some(outcome);
         self.phase = VisitPhase::Finished;
     }
@@ -305,7 +305,7 @@ impl WriteVisit {
     /// Returns the worst state of the requests with a part of an image. One that was written in
     /// part may be anything.
     fn state_of(&self, image: &TagImage) -> ImageState {
-        if self.order.task == WriteTask::ReadBack {
+        if self.order.task == OrderTask::ReadBack {
             return ImageState::Unknown;
         }
         let parts =

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::command::tests::site::{SiteMemory, plc_config, time};
 use crate::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
-use crate::model::WriteTask;
+use crate::model::OrderTask;
 use crate::queue::storage::simulated::{DiskFaults, SimulatedDisk};
 
 /// Number of commands, each with an id.
@@ -113,7 +113,7 @@ impl Life {
                 let before = world.plc.writes;
                 world.plc.is_silent = world.is_silent;
                 let report = world.plc.execute(&order, world.time.wall);
-                if order.task == WriteTask::Write {
+                if order.task == OrderTask::Write {
                     let value = world.plc.word(24) / 10;
                     *world.writes.entry(value).or_default() += world.plc.writes - before;
                     self.step()?;

@@ -18,10 +18,10 @@ use crate::clock::{self, ClockAssessment};
 use crate::codec::json::FormattedValue;
 use crate::command::{
     CommandDesk, CommandEffect, CommandReason, CommandReply, CommandState, CommandTime,
-    IncomingCommand, LOCAL_SENDER, WriteOrder,
+    IncomingCommand, LOCAL_SENDER, PlcOrder,
 };
 use crate::metrics::{CommandOutcome, PlcMetrics};
-use crate::model::{Message, ProgramSignature, ReplyTo, ReplyToError, TrustLevel, WriteReport};
+use crate::model::{Message, OrderReport, ProgramSignature, ReplyTo, ReplyToError, TrustLevel};
 use crate::mqtt::{DeliveryTag, IncomingMessage, MqttRequest};
 use crate::plc::PlcState;
 use crate::queue::Entry;
@@ -55,7 +55,7 @@ pub(in crate::app) struct LocalCommand {
 #[derive(Debug)]
 pub(in crate::app) struct CommandInputs {
     /// To the PLC tasks, one for each PLC in the order of the configuration.
-    pub(in crate::app) orders: Vec<mpsc::Sender<WriteOrder>>,
+    pub(in crate::app) orders: Vec<mpsc::Sender<PlcOrder>>,
     /// From the status socket.
     pub(in crate::app) local: mpsc::Receiver<LocalCommand>,
 }
@@ -232,7 +232,7 @@ impl Commands {
     }
 
     /// Records what became of an order.
-    pub(super) fn on_report(&mut self, report: &WriteReport) {
+    pub(super) fn on_report(&mut self, report: &OrderReport) {
         let time = self.time();
         self.desk.on_report(report, time);
     }
@@ -247,8 +247,8 @@ impl Commands {
     }
 
     /// Returns the only program with which a PLC may be written to; `None` for any.
-    pub(super) fn wanted_program(&self, plc: u16) -> Option<ProgramSignature> {
-        self.desk.wanted_program(plc)
+    pub(super) fn required_program(&self, plc: u16) -> Option<ProgramSignature> {
+        self.desk.required_program(plc)
     }
 
     fn on_ledger_event(&mut self, event: LedgerEvent) {
@@ -277,7 +277,7 @@ impl Commands {
         }
     }
 
-    fn send_order(&mut self, order: WriteOrder) {
+    fn send_order(&mut self, order: PlcOrder) {
         let number = order.number;
         let channel = self.inputs.orders.get(usize::from(order.plc));
         let sent = channel.map(|orders| orders.try_send(order));

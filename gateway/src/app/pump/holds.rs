@@ -22,7 +22,7 @@ use crate::schedule::{RetryBackoff, RetryPolicy};
 const RETRY: RetryPolicy =
     RetryPolicy::full_jitter(Duration::from_secs(1), Duration::from_secs(60));
 /// Messages to be answered one at a time after a session that ended over one of this many.
-const ONE_BY_ONE: usize = MAX_INFLIGHT;
+const SERIAL_AFTER_CLOSE: usize = MAX_INFLIGHT;
 /// Closings over a message, each the first and only one of its session, after which it is given up.
 const CLOSINGS_BEFORE_DROP: u32 = 2;
 /// With this many suspected messages a topic as such is held: it may be forbidden.
@@ -52,7 +52,7 @@ pub(super) struct SessionSummary {
 #[derive(Debug, Default)]
 pub(super) struct MessageHolds {
     /// Number of messages that are still sent one at a time.
-    one_by_one: usize,
+    serial_remaining: usize,
     /// The suspected message that is sent before all others.
     trial: Option<Ticket>,
     topics: BTreeMap<Option<TopicId>, TopicHold>,
@@ -96,7 +96,7 @@ impl TopicHold {
 impl MessageHolds {
     /// Returns how many messages may be in flight.
     pub(super) const fn window(&self) -> usize {
-        if self.one_by_one > 0 || self.trial.is_some() { 1 } else { MAX_INFLIGHT }
+        if self.serial_remaining > 0 || self.trial.is_some() { 1 } else { MAX_INFLIGHT }
     }
 
     /// Returns whether this message may be sent now.
@@ -181,7 +181,7 @@ impl MessageHolds {
     /// Records that the broker does not accept a message now. `random` is in `[0, 1)`. Returns as
     /// [`MessageHolds::on_accepted`].
     pub(super) fn on_deferred(&mut self, message: &SentMessage, now: Instant, random: f64) -> bool {
-        self.one_by_one = self.one_by_one.saturating_sub(1);
+        self.serial_remaining = self.serial_remaining.saturating_sub(1);
         self.suspects.remove(&message.ticket);
         let hold = self.topics.entry(message.topic).or_insert_with(TopicHold::new);
         hold.is_deferred = true;
@@ -190,7 +190,7 @@ impl MessageHolds {
     }
 
     fn on_answered(&mut self, message: &SentMessage) -> bool {
-        self.one_by_one = self.one_by_one.saturating_sub(1);
+        self.serial_remaining = self.serial_remaining.saturating_sub(1);
         self.suspects.remove(&message.ticket);
         let was_held = self.topics.remove(&message.topic).is_some();
         self.trial.take_if(|trial| *trial == message.ticket).is_some() || was_held
@@ -210,7 +210,7 @@ impl MessageHolds {
         random: f64,
     ) -> Option<Ticket> {
         self.on_ended();
-        self.one_by_one = ONE_BY_ONE;
+        self.serial_remaining = SERIAL_AFTER_CLOSE;
         self.trial = None;
         let SentMessage { ticket, topic, bytes, .. } = session.alone?;
         let suspect = self.suspects.entry(ticket).or_insert_with(|| SuspectMessage {

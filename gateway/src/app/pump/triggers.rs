@@ -17,21 +17,21 @@ use crate::clock;
 use crate::codec::json;
 use crate::metrics::{CommandOutcome, PlcMetrics};
 use crate::model::{
-    ProgramSignature, Record, UnixTime, Value, WriteOrder, WriteOutcome, WriteReport,
+    OrderOutcome, OrderReport, PlcOrder, ProgramSignature, Record, UnixTime, Value,
 };
 use crate::queue::{EntryId, Queue};
 
 /// Orders with this bit in their number are not those of commands.
 const TRIGGER_ORDER: u64 = 1 << 63;
 /// Target of the lines about events: the log's limit counts them apart.
-const EVENTS: &str = "gateway::events";
+const PLC_EVENTS: &str = "gateway::plc_events";
 
 /// The events of all PLCs that have one.
 #[derive(Debug)]
 pub(super) struct Triggers {
     plcs: BTreeMap<u16, TriggeredPlc>,
     next_number: u64,
-    orders: Vec<mpsc::Sender<WriteOrder>>,
+    orders: Vec<mpsc::Sender<PlcOrder>>,
     /// Absent without an event.
     file: Option<EventFile>,
     /// Messages that the broker has, each with the number of the state that says so: they stay in
@@ -62,7 +62,7 @@ impl Triggers {
     pub(super) fn new(
         config: &Config,
         metrics: &[PlcMetrics],
-        orders: Vec<mpsc::Sender<WriteOrder>>,
+        orders: Vec<mpsc::Sender<PlcOrder>>,
         next_id: EntryId,
     ) -> Self {
         let with_event = |(plc, _): &(&Plc, u16)| plc.publish.on.is_some();
@@ -209,12 +209,15 @@ impl Triggers {
         }
     }
 
-    /// Hands the orders that are due to the PLC tasks. `wanted_program` returns the only program with
-    /// which a PLC may be written to.
-    pub(super) fn send_orders(&mut self, wanted_program: impl Fn(u16) -> Option<ProgramSignature>) {
+    /// Hands the orders that are due to the PLC tasks. `required_program` returns the only program
+    /// with which a PLC may be written to.
+    pub(super) fn send_orders(
+        &mut self,
+        required_program: impl Fn(u16) -> Option<ProgramSignature>,
+    ) {
         for (index, plc) in &mut self.plcs {
             let Some(channel) = self.orders.get(usize::from(*index)) else { continue };
-            let program = wanted_program(*index);
+            let program = required_program(*index);
             // Without room nothing is decided: the next turn of the event loop tries again.
             while let Ok(permit) = channel.try_reserve()
                 && let Some(order) = plc.trigger.next_order(self.next_number, program, now())
@@ -228,7 +231,7 @@ impl Triggers {
 
 impl Pump {
     /// Takes the value of the tag `on` from a cycle.
-    pub(super) fn watch_event(&mut self, plc: u16, booted_at: UnixTime) {
+    pub(super) fn on_trigger_cycle(&mut self, plc: u16, booted_at: UnixTime) {
         let Some(triggered) = self.triggers.plcs.get_mut(&plc) else { return };
         triggered.booted_at = booted_at;
         let sampler = self.pipelines.get(usize::from(plc)).map(|pipeline| &pipeline.sampler);
@@ -264,13 +267,13 @@ impl Pump {
     }
 
     /// Takes the report of an order. Returns whether it was one of an event.
-    pub(super) fn on_trigger_report(&mut self, report: &WriteReport) -> bool {
+    pub(super) fn on_trigger_report(&mut self, report: &OrderReport) -> bool {
         if report.number < TRIGGER_ORDER {
             return false;
         }
         let Some(triggered) = self.triggers.plcs.get_mut(&report.plc) else { return true };
         match triggered.trigger.on_report(report, now()) {
-            FinishedOrder::ReadAll => self.publish_event(report.plc),
+            FinishedOrder::ReadAll => self.publish_triggered_record(report.plc),
             FinishedOrder::Acknowledgement(word) => {
                 let body = triggered.end_word(word, report);
                 self.push_event(body);
@@ -283,7 +286,7 @@ impl Pump {
 
     /// Publishes all tags, as they were read last. Without the tag `on` the visit has failed, and
     /// the event is still to come.
-    fn publish_event(&mut self, plc: u16) {
+    fn publish_triggered_record(&mut self, plc: u16) {
         let Some(pipeline) = self.pipelines.get_mut(usize::from(plc)) else { return };
         let Some(triggered) = self.triggers.plcs.get_mut(&plc) else { return };
         let (topic, booted_at) = (pipeline.topic, triggered.booted_at);
@@ -297,13 +300,13 @@ impl Pump {
 
 impl TriggeredPlc {
     /// Records that a word was written, or refused for good. Returns the event message.
-    fn end_word(&mut self, word: u16, report: &WriteReport) -> Map<String, Json> {
-        if let WriteOutcome::Refused(exception) = report.outcome {
+    fn end_word(&mut self, word: u16, report: &OrderReport) -> Map<String, Json> {
+        if let OrderOutcome::Refused(exception) = report.outcome {
             self.count_failed(1, Some(exception));
         } else {
             if std::mem::take(&mut self.is_failing) {
                 let plc = self.name.as_str();
-                tracing::info!(target: EVENTS, plc, "events are acknowledged again");
+                tracing::info!(target: PLC_EVENTS, plc, "events are acknowledged again");
             }
             self.count(CommandOutcome::Done);
         }
@@ -326,11 +329,11 @@ impl TriggeredPlc {
         let plc = self.name.as_str();
         match exception {
             Some(exception) => tracing::warn!(
-                target: EVENTS, plc, exception,
+                target: PLC_EVENTS, plc, exception,
                 "the PLC refuses the word `acknowledge`: its events are not acknowledged"
             ),
             None => tracing::warn!(
-                target: EVENTS, plc, events,
+                target: PLC_EVENTS, plc, events,
                 "too many events wait for their acknowledgement: the oldest get none"
             ),
         }
@@ -359,9 +362,9 @@ fn to_text(plcs: &BTreeMap<u16, TriggeredPlc>) -> String {
 }
 
 /// Returns the event message for a word that was written: an acknowledgement is a write.
-fn audit(plc: &TriggeredPlc, word: u16, report: &WriteReport) -> Map<String, Json> {
+fn audit(plc: &TriggeredPlc, word: u16, report: &OrderReport) -> Map<String, Json> {
     // Where an answer is missing, the word was read back.
-    let is_refused = matches!(report.outcome, WriteOutcome::Refused(_));
+    let is_refused = matches!(report.outcome, OrderOutcome::Refused(_));
     let state = if is_refused { "failed" } else { "done" };
     let mut written = Map::new();
     if let Some(address) = plc.word {
@@ -379,14 +382,14 @@ fn audit(plc: &TriggeredPlc, word: u16, report: &WriteReport) -> Map<String, Jso
     ] {
         body.insert(key.to_owned(), value);
     }
-    if let WriteOutcome::Refused(code) = report.outcome {
+    if let OrderOutcome::Refused(code) = report.outcome {
         body.insert("exception".to_owned(), code.into());
     }
     body
 }
 
-/// Returns the value that a tag had in the last run; `None` for what was saved of another tag, or of
-/// one of another type.
+/// Returns the value that a tag had in the last run; `None` for what was saved of another tag, or
+/// of one of another type.
 fn last_value(plc: &Plc, tag: u16, saved: &SavedEvent) -> Option<Value> {
     let tag = plc.tags.get(usize::from(tag)).filter(|tag| tag.name == saved.on)?;
     let value = json::parse(&saved.last, tag.data_type, &tag.json_format).ok()?;

@@ -161,11 +161,11 @@ fn a_plc_that_only_gets_acknowledgements_of_events_has_one_program_too() {
     let (first, second) = (ProgramSignature([1, 2, 3, 4]), ProgramSignature([5, 6, 7, 8]));
     let mut before = desk(b"");
     (0..2).for_each(|plc| before.on_program(plc, first));
-    assert_eq!([0, 1].map(|plc| before.wanted_program(plc)), [Some(first), None]);
+    assert_eq!([0, 1].map(|plc| before.required_program(plc)), [Some(first), None]);
     let ledger = before.take_batch(time.now).unwrap().bytes;
     let mut after = desk(&ledger);
     (0..2).for_each(|plc| after.on_program(plc, second));
-    assert_eq!(after.wanted_program(0), Some(first));
+    assert_eq!(after.required_program(0), Some(first));
     assert_eq!([0, 1].map(|plc| after.other_program(plc)), [Some(second), None]);
 }
 

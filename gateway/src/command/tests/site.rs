@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use crate::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 use crate::model::{
-    ImageContent, ImageReport, ImageState, Registers, TagImage, UnixTime, WriteOrder, WriteOutcome,
-    WriteReport, WriteTask,
+    ImageContent, ImageReport, ImageState, OrderOutcome, OrderReport, OrderTask, PlcOrder,
+    Registers, TagImage, UnixTime,
 };
 use crate::testing;
 
@@ -56,20 +56,20 @@ impl SiteMemory {
     }
 
     /// Carries out an order.
-    pub(crate) fn execute(&mut self, order: &WriteOrder, at: UnixTime) -> WriteReport {
+    pub(crate) fn execute(&mut self, order: &PlcOrder, at: UnixTime) -> OrderReport {
         let found: Vec<_> = order.expect.iter().map(|image| self.read(image)).collect();
         let is_same = order.expect.iter().zip(&found).all(|(image, found)| {
             let ImageContent::Words(words) = &image.content else { return false };
             let Registers::Words(found) = found else { return false };
             words.iter().zip(found).all(|(word, found)| word.merged_into(*found) == *found)
         });
-        let (mut outcome, mut state) = (WriteOutcome::Done, ImageState::Written);
-        if order.task == WriteTask::ReadBack {
+        let (mut outcome, mut state) = (OrderOutcome::Done, ImageState::Written);
+        if order.task == OrderTask::ReadBack {
             state = ImageState::NotSent;
         } else if !is_same {
-            (outcome, state) = (WriteOutcome::ExpectationFailed, ImageState::NotSent);
+            (outcome, state) = (OrderOutcome::ExpectationFailed, ImageState::NotSent);
         } else if let Some(code) = self.exception {
-            (outcome, state) = (WriteOutcome::Refused(code), ImageState::Refused(code));
+            (outcome, state) = (OrderOutcome::Refused(code), ImageState::Refused(code));
         } else {
             self.writes += 1;
             order.write.iter().for_each(|image| self.write(image));
@@ -77,11 +77,11 @@ impl SiteMemory {
                 self.words.clear();
             }
             if self.is_silent {
-                (outcome, state) = (WriteOutcome::Unknown, ImageState::Unknown);
+                (outcome, state) = (OrderOutcome::Unknown, ImageState::Unknown);
             }
         }
         let image = |image: &TagImage| ImageReport { state, read: Some(self.read(image)) };
-        WriteReport {
+        OrderReport {
             number: order.number,
             plc: order.plc,
             outcome,

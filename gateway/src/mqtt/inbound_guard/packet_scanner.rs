@@ -7,7 +7,7 @@ use super::properties::{
     length_prefix, variable_integer,
 };
 use super::{BrokerWords, Greeting, Violation};
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::mqtt::reason_code::SpokenReason;
 
 /// Longest packet other than a message, and longest properties of a message, in bytes: room for the
@@ -258,7 +258,7 @@ fn judge_message(header: u8, body: &[u8]) -> Result<bool, Violation> {
 fn spoken_reason(code: u8, properties: Properties<'_>) -> SpokenReason {
     let text = |wanted: u8| {
         let (_, value) = properties.into_iter().find(|(id, _)| *id == wanted)?;
-        Some(ForeignText::new(&String::from_utf8_lossy(value)))
+        Some(UntrustedText::new(&String::from_utf8_lossy(value)))
     };
     SpokenReason { code, text: text(REASON_STRING), server: text(SERVER_REFERENCE) }
 }

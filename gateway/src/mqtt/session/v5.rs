@@ -15,7 +15,7 @@ use super::types::{
     ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, RECEIVE_MAXIMUM, REQUEST_CAPACITY,
     SessionEvent, SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
 };
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::mqtt::broker_traits::ConnectRequest;
 use crate::mqtt::failure::SessionFailure;
 use crate::mqtt::inbox::{DueAck, ReceivedPublish};
@@ -218,7 +218,7 @@ fn puback(ack: PubAck) -> SessionEvent {
         PubAckReason::PayloadFormatInvalid => reason_code::PAYLOAD_FORMAT_INVALID,
     };
     let text = ack.properties.and_then(|properties| properties.reason_string);
-    let text = text.map(ForeignText::from);
+    let text = text.map(UntrustedText::from);
     SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Free }
 }
 
@@ -236,7 +236,7 @@ fn pubrec(ack: PubRec) -> SessionEvent {
         PubRecReason::PayloadFormatInvalid => reason_code::PAYLOAD_FORMAT_INVALID,
     };
     let text = ack.properties.and_then(|properties| properties.reason_string);
-    let text = text.map(ForeignText::from);
+    let text = text.map(UntrustedText::from);
     SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Leaked }
 }
 
@@ -268,7 +268,7 @@ const fn suback_code(answer: SubscribeReasonCode) -> u8 {
 /// Returns the failure for another packet in place of CONNACK. The packet itself is not shown: it
 /// may be long, and whatever its sender wants.
 fn no_connack() -> SessionFailure {
-    SessionFailure::Protocol(ForeignText::new("another packet instead of CONNACK"))
+    SessionFailure::Protocol(UntrustedText::new("another packet instead of CONNACK"))
 }
 
 fn session_failure(error: ConnectionError) -> SessionFailure {
@@ -304,7 +304,7 @@ fn state_failure(error: StateError) -> SessionFailure {
             pkt_size: size,
             ..
         }) => SessionFailure::TooLarge { size },
-        StateError::Deserialization(error) => SessionFailure::Protocol(ForeignText::of(&error)),
+        StateError::Deserialization(error) => SessionFailure::Protocol(UntrustedText::of(&error)),
         error @ (StateError::Coversion(_)
         | StateError::InvalidState
         | StateError::Unsolicited(_)
@@ -312,7 +312,7 @@ fn state_failure(error: StateError) -> SessionFailure {
         | StateError::EmptySubscription
         | StateError::InvalidAlias { .. }
         | StateError::OutgoingPacketTooLarge { .. }) => {
-            SessionFailure::Protocol(ForeignText::of(&error))
+            SessionFailure::Protocol(UntrustedText::of(&error))
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::inbound_guard::Greeting;
 use super::reason_code::SpokenReason;
 use super::*;
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::uplink::DialError;
 
 /// The page that lists the codes.
@@ -33,19 +33,19 @@ fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
         DialError::Unresolved { host: broker() },
         DialError::TimedOut { broker: broker() },
         DialError::Refused { broker: broker(), port: 1883 },
-        DialError::Unreachable { broker: broker(), cause: ForeignText::default() },
-        DialError::OutOfConnections { broker: broker(), cause: ForeignText::default() },
+        DialError::Unreachable { broker: broker(), cause: UntrustedText::default() },
+        DialError::OutOfConnections { broker: broker(), cause: UntrustedText::default() },
         DialError::NoTunnel { text: tunnel.text, tunnel: tunnel.detail },
         DialError::NotBehindHub { broker: broker(), hub: String::new() },
         DialError::File(CertificateFault::EncryptedKey { path: String::new() }),
         DialError::InvalidServerName { host: broker() },
-        DialError::UnknownAuthority { broker: broker(), issuer: ForeignText::default() },
+        DialError::UnknownAuthority { broker: broker(), issuer: UntrustedText::default() },
         DialError::ClientCertificateMissing { broker: broker() },
         DialError::ClosedWithoutCertificate { broker: broker() },
         DialError::NotTls { broker: broker() },
-        DialError::TlsClosed { broker: broker(), port: 1883, cause: ForeignText::default() },
+        DialError::TlsClosed { broker: broker(), port: 1883, cause: UntrustedText::default() },
         DialError::TlsTimedOut { broker: broker(), port: 1883 },
-        DialError::TlsFailed { broker: broker(), cause: ForeignText::default() },
+        DialError::TlsFailed { broker: broker(), cause: UntrustedText::default() },
     ];
     let sessions = failures().map(|failure| sentence(&failure).detail.code);
 

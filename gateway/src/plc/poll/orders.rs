@@ -7,7 +7,7 @@ use provisioning::plan::ReadRequest;
 
 use super::Poller;
 use crate::clock;
-use crate::model::{NotSentReason, WriteOrder};
+use crate::model::{NotSentReason, PlcOrder};
 use crate::plc::PlcEvent;
 use crate::plc::connection::{Exchange, now};
 use crate::plc::session::{Connector, WriteRequest};
@@ -38,7 +38,7 @@ impl<C: Connector> Poller<C> {
     }
 
     /// Carries out an order, and reports what became of it.
-    pub(super) async fn run_order(&mut self, order: WriteOrder) -> ControlFlow<()> {
+    pub(super) async fn run_order(&mut self, order: PlcOrder) -> ControlFlow<()> {
         let busy_before = self.poll_busy_time();
         let flow = self.begin_order(order).await;
         self.count_busy_time(busy_before);
@@ -72,7 +72,7 @@ impl<C: Connector> Poller<C> {
     }
 
     /// Reads all tags of a PLC in one visit, and reports that.
-    pub(super) async fn read_all(&mut self, order: WriteOrder) -> ControlFlow<()> {
+    pub(super) async fn read_all(&mut self, order: PlcOrder) -> ControlFlow<()> {
         let Some(unit) = self.unit_of(&order) else { return ControlFlow::Continue(()) };
         let busy_before = self.poll_busy_time();
         let flow = self.read_all_classes(unit).await;
@@ -95,7 +95,7 @@ impl<C: Connector> Poller<C> {
     }
 
     /// Returns the unit of an order. One for a PLC of another connection is not carried out.
-    fn unit_of(&self, order: &WriteOrder) -> Option<usize> {
+    fn unit_of(&self, order: &PlcOrder) -> Option<usize> {
         let unit = self.server.unit_of(order.plc);
         if unit.is_none() {
             tracing::error!(plc = order.plc, "an order for a PLC of another connection");
@@ -103,7 +103,7 @@ impl<C: Connector> Poller<C> {
         unit
     }
 
-    async fn begin_order(&mut self, order: WriteOrder) -> ControlFlow<()> {
+    async fn begin_order(&mut self, order: PlcOrder) -> ControlFlow<()> {
         let Some(unit) = self.unit_of(&order) else { return ControlFlow::Continue(()) };
         // A silent unit is not connected to: the others behind the connection would wait for it.
         if !self.server.is_silent(unit) {
@@ -125,7 +125,7 @@ impl<C: Connector> Poller<C> {
         self.report(visit).await
     }
 
-    fn begin_visit(&self, unit: usize, order: WriteOrder) -> Option<WriteVisit> {
+    fn begin_visit(&self, unit: usize, order: PlcOrder) -> Option<WriteVisit> {
         let is_idle = self.connection.is_idle();
         let read_first = if is_idle { ReadFirst::Always } else { ReadFirst::AsNeeded };
         let settings = &self.server.unit(unit)?.config;

@@ -15,7 +15,7 @@ fn images_that_adjoin_are_written_in_one_request() {
     let mut memory = VisitedMemory::default();
     let report = memory.visit(order, "M241");
     assert_eq!(memory.log, ["write 20 3", "write 30 1", "read 20 3", "read 30 1"]);
-    assert_eq!(report.outcome, WriteOutcome::Done);
+    assert_eq!(report.outcome, OrderOutcome::Done);
     let read: Vec<_> = report.images.into_iter().map(|image| image.read).collect();
     let expected = [vec![1, 2], vec![3], vec![4]].map(|words| Some(Registers::Words(words)));
     assert_eq!(read, expected);
@@ -57,17 +57,16 @@ fn no_request_crosses_an_area_or_is_longer_than_the_protocol_allows() {
 
 #[test]
 fn nothing_is_written_unless_the_plc_holds_what_is_expected() {
-    let expect =
-        |word| WriteOrder { expect: vec![words(40, &[word])], ..order(&[words(20, &[1])]) };
+    let expect = |word| PlcOrder { expect: vec![words(40, &[word])], ..order(&[words(20, &[1])]) };
     let mut memory = VisitedMemory::default();
     memory.words.insert((Table::HoldingRegister, 40), 7);
     let report = memory.visit(expect(8), "M241");
     assert_eq!(memory.log, ["read 40 1"]);
-    assert_eq!(report.outcome, WriteOutcome::ExpectationFailed);
+    assert_eq!(report.outcome, OrderOutcome::ExpectationFailed);
     assert_eq!(report.found, [Some(Registers::Words(vec![7]))]);
     assert_eq!(report.images[0].state, ImageState::NotSent);
     let report = memory.visit(expect(7), "M241");
-    assert_eq!(report.outcome, WriteOutcome::Done);
+    assert_eq!(report.outcome, OrderOutcome::Done);
 }
 
 #[test]
@@ -83,19 +82,19 @@ fn what_is_expected_is_compared_as_it_is_published() {
     for (at, bytes) in (40..).zip(bits.as_chunks().0) {
         memory.words.insert((Table::HoldingRegister, at), u16::from_le_bytes(*bytes));
     }
-    let order = WriteOrder { expect: vec![image], ..order(&[words(20, &[1])]) };
+    let order = PlcOrder { expect: vec![image], ..order(&[words(20, &[1])]) };
     let report = memory.visit_plc(order, &plc, ReadFirst::AsNeeded);
-    assert_eq!(report.outcome, WriteOutcome::Done);
+    assert_eq!(report.outcome, OrderOutcome::Done);
 }
 
 #[test]
 fn a_read_back_reads_and_writes_nothing() {
-    let order = WriteOrder { task: WriteTask::ReadBack, ..order(&[words(20, &[1])]) };
+    let order = PlcOrder { task: OrderTask::ReadBack, ..order(&[words(20, &[1])]) };
     let mut memory = VisitedMemory::default();
     memory.words.insert((Table::HoldingRegister, 20), 9);
     let report = memory.visit(order, "M241");
     assert_eq!(memory.log, ["read 20 1"]);
-    assert_eq!(report.outcome, WriteOutcome::Unknown);
+    assert_eq!(report.outcome, OrderOutcome::Unknown);
     let image = ImageReport { state: ImageState::Unknown, read: Some(Registers::Words(vec![9])) };
     assert_eq!(report.images, [image]);
 }
@@ -103,19 +102,19 @@ fn a_read_back_reads_and_writes_nothing() {
 #[test]
 fn an_expired_order_is_not_written() {
     let now = Instant::now();
-    let order = WriteOrder { not_after: Some(now), ..order(&[words(20, &[1])]) };
+    let order = PlcOrder { not_after: Some(now), ..order(&[words(20, &[1])]) };
     let plc = support::plc("M241", &[("%MW0", 1000)]);
     let mut visit = WriteVisit::new(order, &plc, ReadFirst::AsNeeded);
     let later = now + std::time::Duration::from_millis(1);
     assert!(matches!(visit.next_step(later), VisitStep::Finish));
     let report = visit.into_report(UnixTime::default());
-    assert_eq!(report.outcome, WriteOutcome::NotSent(NotSentReason::Expired));
+    assert_eq!(report.outcome, OrderOutcome::NotSent(NotSentReason::Expired));
 }
 
 #[test]
 fn what_is_written_in_part_has_no_time_limit_and_is_read_back() {
     let now = Instant::now();
-    let order = WriteOrder {
+    let order = PlcOrder {
         not_after: Some(now),
         ..order(&[words(20, &[1]), words(30, &[2]), words(40, &[3])])
     };
@@ -138,7 +137,7 @@ fn what_is_written_in_part_has_no_time_limit_and_is_read_back() {
     visit.on_abandoned(NotSentReason::Expired);
     assert!(matches!(visit.next_step(later), VisitStep::Finish));
     let report = visit.into_report(UnixTime::default());
-    assert_eq!(report.outcome, WriteOutcome::Partial(NotSentReason::Stopping));
+    assert_eq!(report.outcome, OrderOutcome::Partial(NotSentReason::Stopping));
     let image = |state, read: Option<u16>| ImageReport {
         state,
         read: read.map(|word| Registers::Words(vec![word])),
@@ -166,28 +165,28 @@ fn a_read_that_may_cost_the_session_is_left_out_only_if_nothing_depends_on_it() 
     visit.on_read_lost();
     assert!(matches!(visit.next_step(now), VisitStep::Finish));
     let report = visit.into_report(UnixTime::default());
-    assert_eq!((report.outcome, &report.images[0].read), (WriteOutcome::Done, &None));
+    assert_eq!((report.outcome, &report.images[0].read), (OrderOutcome::Done, &None));
 }
 
 #[test]
 fn a_comparison_that_may_cost_the_session_ends_the_order() {
     let now = Instant::now();
     let plc = support::plc("M241", &[("%MW0", 1000)]);
-    let order = WriteOrder { expect: vec![words(30, &[7])], ..order(&[words(20, &[1])]) };
+    let order = PlcOrder { expect: vec![words(30, &[7])], ..order(&[words(20, &[1])]) };
     let mut visit = WriteVisit::new(order, &plc, ReadFirst::Always);
     assert!(!visit.skip_test_read(), "it is compared");
     visit.on_read_lost();
     assert!(matches!(visit.next_step(now), VisitStep::Finish));
     let outcome = visit.into_report(UnixTime::default()).outcome;
-    assert_eq!(outcome, WriteOutcome::NotSent(NotSentReason::LosesConnection));
+    assert_eq!(outcome, OrderOutcome::NotSent(NotSentReason::LosesConnection));
 }
 
 #[test]
 fn the_first_request_that_is_not_acknowledged_ends_the_writes() {
     let images = [words(20, &[1]), words(30, &[2]), words(40, &[3])];
     for (answer, outcome, state) in [
-        (WriteAnswer::Refused(2), WriteOutcome::Refused(2), ImageState::Refused(2)),
-        (WriteAnswer::Missing, WriteOutcome::Unknown, ImageState::Unknown),
+        (WriteAnswer::Refused(2), OrderOutcome::Refused(2), ImageState::Refused(2)),
+        (WriteAnswer::Missing, OrderOutcome::Unknown, ImageState::Unknown),
     ] {
         let mut memory = VisitedMemory {
             write_answers: vec![WriteAnswer::Acknowledged, answer],
@@ -207,7 +206,7 @@ fn an_image_of_which_a_part_was_written_may_be_anything() {
     let answers = vec![WriteAnswer::Acknowledged, WriteAnswer::Refused(2)];
     let mut memory = VisitedMemory { write_answers: answers, ..VisitedMemory::default() };
     let report = memory.visit(order(&[words(0, &[7; 125])]), "M241");
-    assert_eq!(report.outcome, WriteOutcome::Refused(2));
+    assert_eq!(report.outcome, OrderOutcome::Refused(2));
     assert_eq!(report.images[0].state, ImageState::Unknown);
 }
 
@@ -249,7 +248,7 @@ proptest! {
         unique.sort();
         unique.dedup();
         prop_assert_eq!(unique.len(), writes.len());
-        if report.outcome == WriteOutcome::Done {
+        if report.outcome == OrderOutcome::Done {
             for (image, told) in images.iter().zip(&report.images) {
                 prop_assert_eq!(told.state, ImageState::Written);
                 prop_assert!(memory.holds(image));
@@ -322,13 +321,13 @@ fn part(first: u16, value: u16, mask: u16) -> TagImage {
     TagImage { tag: None, table: Table::HoldingRegister, first, content }
 }
 
-fn order(write: &[TagImage]) -> WriteOrder {
-    WriteOrder {
+fn order(write: &[TagImage]) -> PlcOrder {
+    PlcOrder {
         number: 1,
         plc: 0,
         expect: Vec::new(),
         write: write.to_vec(),
-        task: WriteTask::Write,
+        task: OrderTask::Write,
         program: None,
         not_after: None,
     }
@@ -346,17 +345,17 @@ struct VisitedMemory {
 }
 
 impl VisitedMemory {
-    fn visit(&mut self, order: WriteOrder, model: &str) -> WriteReport {
+    fn visit(&mut self, order: PlcOrder, model: &str) -> OrderReport {
         let plc = support::plc(model, &[("%MW0", 1000)]);
         self.visit_plc(order, &plc, ReadFirst::AsNeeded)
     }
 
     fn visit_plc(
         &mut self,
-        order: WriteOrder,
+        order: PlcOrder,
         plc: &config::Plc,
         read_first: ReadFirst,
-    ) -> WriteReport {
+    ) -> OrderReport {
         let mut visit = WriteVisit::new(order, plc, read_first);
         let mut answers = std::mem::take(&mut self.write_answers).into_iter();
         loop {

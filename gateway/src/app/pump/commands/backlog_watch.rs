@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// After this time without a command the broker has sent what it had kept.
+/// After this time without a command the broker has sent its stored messages.
 const QUIET_TIME: Duration = Duration::from_secs(5);
 /// A command that waited no longer than this, while the connection was lost, is not old.
 const SHORT_ABSENCE: Duration = Duration::from_secs(10);
@@ -16,7 +16,7 @@ const SHORT_ABSENCE: Duration = Duration::from_secs(10);
 pub(super) struct BacklogWatch {
     /// `None` before the first session of this process.
     last_heard: Option<Instant>,
-    /// While the broker sends what it had kept: when the last command arrived, or the session
+    /// While the broker sends its stored messages: when the last command arrived, or the session
     /// began.
     last_arrival: Option<Instant>,
 }

@@ -7,8 +7,8 @@ use provisioning::config::EventTrigger;
 use provisioning::plc::Location;
 
 use crate::model::{
-    ImageContent, MaskedWord, ProgramSignature, Registers, TagImage, UnixTime, Value, WriteOrder,
-    WriteOutcome, WriteReport, WriteTask,
+    ImageContent, MaskedWord, OrderOutcome, OrderReport, OrderTask, PlcOrder, ProgramSignature,
+    Registers, TagImage, UnixTime, Value,
 };
 
 /// Pause before a word that could not be written is written again.
@@ -270,24 +270,24 @@ impl PlcTrigger {
         number: u64,
         program: Option<ProgramSignature>,
         now: Instant,
-    ) -> Option<WriteOrder> {
+    ) -> Option<PlcOrder> {
         if self.reading == ReadState::Wanted {
             self.reading = ReadState::UnderWay(number);
-            return Some(self.order(number, WriteTask::ReadAll, Vec::new()));
+            return Some(self.order(number, OrderTask::ReadAll, Vec::new()));
         }
         let is_paused = self.retry_at.is_some_and(|at| now < at);
         let place = self.trigger.acknowledge.filter(|_| self.writing.is_none() && !is_paused)?;
         let word = self.writes.pop_front()?;
         self.writing = Some((number, word));
-        let order = self.order(number, WriteTask::Write, vec![image(&place, word)]);
-        Some(WriteOrder { program, ..order })
+        let order = self.order(number, OrderTask::Write, vec![image(&place, word)]);
+        Some(PlcOrder { program, ..order })
     }
 
     /// Records what became of an order. Returns what it was.
-    pub(super) fn on_report(&mut self, report: &WriteReport, now: Instant) -> FinishedOrder {
+    pub(super) fn on_report(&mut self, report: &OrderReport, now: Instant) -> FinishedOrder {
         if self.reading == ReadState::UnderWay(report.number) {
             self.reading = ReadState::Idle;
-            if report.outcome == WriteOutcome::Done {
+            if report.outcome == OrderOutcome::Done {
                 return FinishedOrder::ReadAll;
             }
             self.on_visit_failed();
@@ -300,16 +300,16 @@ impl PlcTrigger {
         let read = report.images.first().and_then(|image| image.read.as_ref());
         let is_there = read == Some(&Registers::Words(vec![word]));
         match report.outcome {
-            WriteOutcome::Done => self.writing = None,
-            WriteOutcome::Unknown if is_there => self.writing = None,
-            WriteOutcome::Refused(SERVER_BUSY)
-            | WriteOutcome::Unknown
-            | WriteOutcome::NotSent(_)
-            | WriteOutcome::Partial(_) => {
+            OrderOutcome::Done => self.writing = None,
+            OrderOutcome::Unknown if is_there => self.writing = None,
+            OrderOutcome::Refused(SERVER_BUSY)
+            | OrderOutcome::Unknown
+            | OrderOutcome::NotSent(_)
+            | OrderOutcome::Partial(_) => {
                 self.retry_write(report.number, now);
                 return FinishedOrder::Retried;
             }
-            WriteOutcome::Refused(_) | WriteOutcome::ExpectationFailed => self.writing = None,
+            OrderOutcome::Refused(_) | OrderOutcome::ExpectationFailed => self.writing = None,
         }
         FinishedOrder::Acknowledgement(word)
     }
@@ -328,9 +328,9 @@ impl PlcTrigger {
         matches!(self.last, Some(Value::Bool(_)))
     }
 
-    fn order(&self, number: u64, task: WriteTask, write: Vec<TagImage>) -> WriteOrder {
+    fn order(&self, number: u64, task: OrderTask, write: Vec<TagImage>) -> PlcOrder {
         let (plc, expect) = (self.plc, Vec::new());
-        WriteOrder { number, plc, expect, write, task, program: None, not_after: None }
+        PlcOrder { number, plc, expect, write, task, program: None, not_after: None }
     }
 }
 

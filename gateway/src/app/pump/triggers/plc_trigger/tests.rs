@@ -59,21 +59,21 @@ fn acknowledge(trigger: &mut PlcTrigger, ticket: u64, are_others_queued: bool) {
 fn written(trigger: &mut PlcTrigger) -> Vec<u16> {
     let mut words = Vec::new();
     while let Some(order) = trigger.next_order(7, None, Instant::now()) {
-        let done = trigger.on_report(&report(WriteOutcome::Done, None), Instant::now());
+        let done = trigger.on_report(&report(OrderOutcome::Done, None), Instant::now());
         match done {
             FinishedOrder::Acknowledgement(word) => words.push(word),
-            FinishedOrder::ReadAll => assert_eq!(order.task, WriteTask::ReadAll),
+            FinishedOrder::ReadAll => assert_eq!(order.task, OrderTask::ReadAll),
             FinishedOrder::Retried | FinishedOrder::Other => panic!("{done:?}"),
         }
     }
     words
 }
 
-fn report(outcome: WriteOutcome, read: Option<u16>) -> WriteReport {
+fn report(outcome: OrderOutcome, read: Option<u16>) -> OrderReport {
     let read = read.map(|word| Registers::Words(vec![word]));
     let images = vec![ImageReport { state: ImageState::Unknown, read }];
     let at = UnixTime::default();
-    WriteReport { number: 7, plc: 0, outcome, found: Vec::new(), images, at }
+    OrderReport { number: 7, plc: 0, outcome, found: Vec::new(), images, at }
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_word_that_did_not_arrive_is_written_again_after_a_pause() {
     count.on_queued(10, at(10), &counter(2));
     acknowledge(&mut count, 10, true);
     let now = Instant::now();
-    let lost = [WriteOutcome::Unknown, WriteOutcome::NotSent(NotSentReason::Stopping)];
+    let lost = [OrderOutcome::Unknown, OrderOutcome::NotSent(NotSentReason::Stopping)];
     for outcome in lost {
         assert!(count.next_order(7, None, now + RETRY_PAUSE * 9).is_some());
         let finished = count.on_report(&report(outcome, Some(1)), now);
@@ -207,7 +207,7 @@ fn a_word_that_did_not_arrive_is_written_again_after_a_pause() {
         assert!(count.next_order(7, None, now).is_none(), "not at once");
     }
     assert!(count.next_order(7, None, now + RETRY_PAUSE).is_some());
-    let there = count.on_report(&report(WriteOutcome::Unknown, Some(2)), now);
+    let there = count.on_report(&report(OrderOutcome::Unknown, Some(2)), now);
     assert_eq!(there, FinishedOrder::Acknowledgement(2), "the read-back tells");
     assert!(count.next_order(7, None, now + RETRY_PAUSE).is_none());
 }
@@ -219,12 +219,12 @@ fn a_word_is_for_one_program_and_waits_until_the_plc_has_it() {
     let mut count = trigger(Some(counter(1)));
     count.on_value(&counter(2));
     let order = count.next_order(7, program, now).unwrap();
-    assert_eq!((order.task, order.program), (WriteTask::ReadAll, None), "any program may be read");
-    count.on_report(&report(WriteOutcome::Done, None), now);
+    assert_eq!((order.task, order.program), (OrderTask::ReadAll, None), "any program may be read");
+    count.on_report(&report(OrderOutcome::Done, None), now);
     count.on_queued(10, at(10), &counter(2));
     acknowledge(&mut count, 10, true);
     assert_eq!(count.next_order(7, program, now).unwrap().program, program);
-    let other = report(WriteOutcome::NotSent(NotSentReason::ProgramChanged), None);
+    let other = report(OrderOutcome::NotSent(NotSentReason::ProgramChanged), None);
     assert_eq!(count.on_report(&other, now), FinishedOrder::Retried);
     assert_eq!(count.owed().collect::<Vec<_>>(), [2]);
     let order = count.next_order(7, program, now + RETRY_PAUSE).unwrap();
@@ -266,10 +266,10 @@ fn a_pulse_that_ends_before_all_tags_are_read_is_not_acknowledged() {
     let mut switch = trigger(None);
     assert_eq!(switch.on_value(&Value::Bool(true)), TriggerChange::Occurred);
     let order = switch.next_order(7, None, Instant::now()).unwrap();
-    assert_eq!(order.task, WriteTask::ReadAll);
+    assert_eq!(order.task, OrderTask::ReadAll);
     switch.on_value(&Value::Bool(false));
     assert_eq!(
-        switch.on_report(&report(WriteOutcome::Done, None), Instant::now()),
+        switch.on_report(&report(OrderOutcome::Done, None), Instant::now()),
         FinishedOrder::ReadAll
     );
     switch.on_queued(10, at(10), &Value::Bool(false));
@@ -284,7 +284,7 @@ fn a_pulse_that_ends_before_all_tags_are_read_is_not_acknowledged() {
 #[test]
 fn an_event_whose_tags_could_not_be_read_is_seen_again() {
     let now = Instant::now();
-    let stopping = || report(WriteOutcome::NotSent(NotSentReason::Stopping), None);
+    let stopping = || report(OrderOutcome::NotSent(NotSentReason::Stopping), None);
     for (last, value) in [
         (Some(counter(5)), counter(6)),
         (Some(Value::Bool(false)), Value::Bool(true)),
@@ -299,7 +299,7 @@ fn an_event_whose_tags_could_not_be_read_is_seen_again() {
         assert_eq!(trigger.on_value(&value), TriggerChange::Occurred);
         trigger.next_order(7, None, now).unwrap();
         assert_eq!(
-            trigger.on_report(&report(WriteOutcome::Done, None), now),
+            trigger.on_report(&report(OrderOutcome::Done, None), now),
             FinishedOrder::ReadAll
         );
         trigger.on_visit_failed();
@@ -387,11 +387,11 @@ fn a_busy_plc_gets_the_word_later_and_one_that_refuses_it_does_not() {
     acknowledge(&mut count, 10, true);
     let now = Instant::now();
     count.next_order(7, None, now).unwrap();
-    let busy = report(WriteOutcome::Refused(SERVER_BUSY), None);
+    let busy = report(OrderOutcome::Refused(SERVER_BUSY), None);
     assert_eq!(count.on_report(&busy, now), FinishedOrder::Retried);
     assert!(count.next_order(7, None, now).is_none(), "not at once");
     count.next_order(7, None, now + RETRY_PAUSE).unwrap();
-    let refused = report(WriteOutcome::Refused(2), None);
+    let refused = report(OrderOutcome::Refused(2), None);
     assert_eq!(count.on_report(&refused, now), FinishedOrder::Acknowledgement(2));
     assert!(count.next_order(7, None, now + RETRY_PAUSE * 2).is_none());
 }
