@@ -6,10 +6,10 @@
 //! record at every moment, and a command whose id was used before is never carried out again.
 
 mod allow_list;
-mod desk;
 mod ledger;
 mod message;
 mod plc;
+mod processor;
 mod reason;
 mod reply;
 mod report;
@@ -18,8 +18,8 @@ mod strict_json;
 pub(crate) mod tests;
 mod trail;
 
-pub use desk::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 pub use ledger::LedgerBatch;
+pub use processor::{CommandEffect, CommandProcessor, CommandTime, IncomingCommand};
 pub use reason::{CommandReason, MessageFault};
 pub use reply::{CommandReply, CommandState};
 

@@ -36,7 +36,7 @@ pub(super) struct Triggers {
     file: Option<EventFile>,
     /// Messages that the broker has, each with the number of the state that says so: they stay in
     /// the queue until it is written.
-    settling: VecDeque<(u64, EntryId)>,
+    removing: VecDeque<(u64, EntryId)>,
     /// The messages of earlier runs have lower ids.
     first_id: EntryId,
 }
@@ -76,8 +76,13 @@ impl Triggers {
             let known = known.and_then(|saved| {
                 let last = Some(last_value(plc, on.tag, &saved)?);
                 let waiting = saved.waiting.into_iter().map(Into::into).collect();
-                let confirmed = saved.confirmed.map(UnixTime::from_micros);
-                Some(KnownEvent { last, owed: saved.owed, waiting, confirmed })
+                let last_acknowledged = saved.last_acknowledged.map(UnixTime::from_micros);
+                Some(KnownEvent {
+                    last,
+                    pending_words: saved.pending_words,
+                    waiting,
+                    last_acknowledged,
+                })
             });
             let triggered = TriggeredPlc {
                 name: plc.name.clone(),
@@ -91,8 +96,8 @@ impl Triggers {
             Some((index, triggered))
         });
         let plcs = plcs.collect();
-        let (next_number, settling) = (TRIGGER_ORDER, VecDeque::new());
-        Self { plcs, next_number, orders, file, settling, first_id: next_id }
+        let (next_number, removing) = (TRIGGER_ORDER, VecDeque::new());
+        Self { plcs, next_number, orders, file, removing, first_id: next_id }
     }
 
     /// Saves the state for the next run, once the last one is written.
@@ -135,21 +140,21 @@ impl Triggers {
     }
 
     /// Keeps a message in the queue until the present state is written.
-    fn settle_when_saved(&mut self, id: EntryId) {
+    fn remove_when_saved(&mut self, id: EntryId) {
         let number = self.file.as_ref().map_or(0, EventFile::present);
-        self.settling.push_back((number, id));
+        self.removing.push_back((number, id));
     }
 
     /// Returns the next message that may leave the queue.
-    fn next_settled(&mut self) -> Option<EntryId> {
+    fn next_saved(&mut self) -> Option<EntryId> {
         let written = self.file.as_ref().map_or(u64::MAX, EventFile::written);
-        self.settling.pop_front_if(|(number, _)| *number <= written).map(|(_, id)| id)
+        self.removing.pop_front_if(|(number, _)| *number <= written).map(|(_, id)| id)
     }
 
     /// Records that the messages in the queue got other ids, all below `next_id`. None is handed
     /// out, so that those that the broker has are sent again.
     pub(super) fn forget_tickets(&mut self, next_id: EntryId) {
-        self.settling.clear();
+        self.removing.clear();
         self.first_id = next_id;
         self.plcs.values_mut().for_each(|plc| plc.trigger.forget_tickets());
     }
@@ -182,7 +187,7 @@ impl Triggers {
     fn on_acknowledged(&mut self, id: EntryId) -> bool {
         let mut plcs = self.plcs.values_mut();
         plcs.any(|plc| plc.trigger.on_acknowledged(id.ticket()))
-            || self.settling.iter().any(|(_, settling)| *settling == id)
+            || self.removing.iter().any(|(_, removing)| *removing == id)
     }
 
     /// Decides what to write for the events whose messages the broker has. Returns whether any
@@ -196,8 +201,8 @@ impl Triggers {
         };
         let mut has_decided = false;
         for plc in self.plcs.values_mut() {
-            has_decided |= plc.trigger.confirm_events(is_queued);
-            plc.report_given_up();
+            has_decided |= plc.trigger.decide_acknowledgements(is_queued);
+            plc.report_dropped();
         }
         has_decided
     }
@@ -247,22 +252,22 @@ impl Pump {
 
     /// Removes a message from the queue that the broker has: one of an event only when that is
     /// saved. Otherwise a restart in between would lose the acknowledgement to the PLC.
-    pub(super) fn settle_acknowledged(&mut self, id: EntryId) {
+    pub(super) fn on_event_acknowledged(&mut self, id: EntryId) {
         if self.triggers.on_acknowledged(id) {
             self.triggers.decide(&self.queue);
             self.triggers.save();
-            self.triggers.settle_when_saved(id);
+            self.triggers.remove_when_saved(id);
             self.on_events_saved();
         } else {
-            self.settle(id);
+            self.remove_acknowledged(id);
         }
     }
 
     /// Does what waits for a state of the events to be written.
     pub(super) fn on_events_saved(&mut self) {
         self.triggers.hand_over();
-        while let Some(id) = self.triggers.next_settled() {
-            self.settle(id);
+        while let Some(id) = self.triggers.next_saved() {
+            self.remove_acknowledged(id);
         }
     }
 
@@ -275,7 +280,7 @@ impl Pump {
         match triggered.trigger.on_report(report, now()) {
             FinishedOrder::ReadAll => self.publish_triggered_record(report.plc),
             FinishedOrder::Acknowledgement(word) => {
-                let body = triggered.end_word(word, report);
+                let body = triggered.on_word_done(word, report);
                 self.push_event(body);
                 self.triggers.save();
             }
@@ -284,7 +289,7 @@ impl Pump {
         true
     }
 
-    /// Publishes all tags, as they were read last. Without the tag `on` the visit has failed, and
+    /// Publishes all tags, as they were read last. Without the tag `on` the read has failed, and
     /// the event is still to come.
     fn publish_triggered_record(&mut self, plc: u16) {
         let Some(pipeline) = self.pipelines.get_mut(usize::from(plc)) else { return };
@@ -292,7 +297,7 @@ impl Pump {
         let (topic, booted_at) = (pipeline.topic, triggered.booted_at);
         let is_read = pipeline.sampler.present(triggered.trigger.tag()).is_some();
         let record = is_read.then(|| pipeline.sampler.take_all(clock::now(), now())).flatten();
-        let Some(record) = record else { return triggered.trigger.on_visit_failed() };
+        let Some(record) = record else { return triggered.trigger.on_read_failed() };
         self.push_record(topic, record, booted_at);
         self.triggers.save();
     }
@@ -300,7 +305,7 @@ impl Pump {
 
 impl TriggeredPlc {
     /// Records that a word was written, or refused for good. Returns the event message.
-    fn end_word(&mut self, word: u16, report: &OrderReport) -> Map<String, Json> {
+    fn on_word_done(&mut self, word: u16, report: &OrderReport) -> Map<String, Json> {
         if let OrderOutcome::Refused(exception) = report.outcome {
             self.count_failed(1, Some(exception));
         } else {
@@ -313,8 +318,8 @@ impl TriggeredPlc {
         audit(self, word, report)
     }
 
-    fn report_given_up(&mut self) {
-        let events = self.trigger.take_given_up();
+    fn report_dropped(&mut self) {
+        let events = self.trigger.take_dropped();
         if events > 0 {
             self.count_failed(events, None);
         }
@@ -350,11 +355,14 @@ impl TriggeredPlc {
 fn to_text(plcs: &BTreeMap<u16, TriggeredPlc>) -> String {
     let saved = plcs.values().filter_map(|plc| {
         let last = serde_json::to_value(plc.trigger.published()?).ok()?;
-        let owed = plc.trigger.owed().collect();
+        let pending_words = plc.trigger.pending_words().collect();
         let waiting = plc.trigger.waiting().map(Into::into).collect();
-        let confirmed = plc.trigger.confirmed().map(UnixTime::as_micros);
+        let last_acknowledged = plc.trigger.last_acknowledged().map(UnixTime::as_micros);
         let on = plc.on.clone();
-        Some((plc.name.as_str(), SavedEvent { on, last, owed, waiting, confirmed }))
+        Some((
+            plc.name.as_str(),
+            SavedEvent { on, last, pending_words, waiting, last_acknowledged },
+        ))
     });
     let saved: BTreeMap<_, _> = saved.collect();
     // Strings, numbers and lists always have a JSON form.

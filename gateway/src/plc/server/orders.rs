@@ -8,8 +8,8 @@ use provisioning::plc::Table;
 use super::{LossCause, ServerState};
 use crate::model::{NotSentReason, PlcOrder, Sentence};
 use crate::plc::connection::{Blame, Exchange};
+use crate::plc::order_execution::WriteAnswer;
 use crate::plc::session::{RequestError, WriteRequest};
-use crate::plc::write_visit::WriteAnswer;
 use crate::plc::{PlcDiagnosis, ReadOutcome};
 
 /// The PLC accepted the request, and carries it out later (Modbus Application Protocol V1.1b3, 7).

@@ -143,12 +143,12 @@ async fn reads_of_all_tags_without_end_do_not_stop_the_polls_of_another_unit() {
             orders.send(order).await.unwrap();
         }
     };
-    let (mut cycles, mut visits) = (0, 0);
+    let (mut cycles, mut executions) = (0, 0);
     let count = async {
         while world.elapsed() < SECOND * 60 {
             match world.event().await {
                 PlcEvent::Cycle(cycle) => cycles += usize::from(cycle.plc == 1),
-                PlcEvent::Written(_) => visits += 1,
+                PlcEvent::Written(_) => executions += 1,
                 PlcEvent::State { .. }
                 | PlcEvent::Changed { .. }
                 | PlcEvent::Throttled { .. }
@@ -160,8 +160,8 @@ async fn reads_of_all_tags_without_end_do_not_stop_the_polls_of_another_unit() {
         () = flood => {}
         () = count => {}
     }
-    assert!(cycles >= 50, "{cycles} cycles beside {visits} visits");
-    assert!((100..=160).contains(&visits), "{visits} visits of 0.1 s in a quarter of 60 s");
+    assert!(cycles >= 50, "{cycles} cycles beside {executions} orders");
+    assert!((100..=160).contains(&executions), "{executions} orders of 0.1 s in a quarter of 60 s");
 }
 
 #[tokio::test(start_paused = true)]

@@ -120,7 +120,7 @@ async fn an_answer_that_is_lost_or_wrong_leaves_one_write_and_the_truth() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_out_at_any_request_of_a_visit_leaves_at_most_one_write() {
+async fn a_time_out_at_any_request_of_an_order_leaves_at_most_one_write() {
     // Compare, read the word, write, read back.
     for step in 0..4 {
         for fault in [Fault::Silent, Fault::Reset, Fault::WrongId] {

@@ -149,7 +149,7 @@ impl EventRun {
     }
 
     /// Carries out the next order, which reads all tags.
-    async fn visit(&mut self, value: Result<u16, ReadFailure>) {
+    async fn read_all(&mut self, value: Result<u16, ReadFailure>) {
         let order = self.orders.recv().await.unwrap();
         assert_eq!(order.task, OrderTask::ReadAll);
         self.cycle(value).await;
@@ -159,7 +159,7 @@ impl EventRun {
     /// Lets an event happen, and returns the ticket of its message, which is on disk.
     async fn event(&mut self, value: u16) -> u64 {
         self.cycle(Ok(value)).await;
-        self.visit(Ok(value)).await;
+        self.read_all(Ok(value)).await;
         let ticket = self.message(value).await;
         settle_down().await;
         ticket
@@ -345,17 +345,17 @@ async fn a_bool_is_acknowledged_by_the_next_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_whose_visit_fails_is_published_by_the_next_one() {
+async fn an_event_whose_read_fails_is_published_by_the_next_one() {
     let mut run = EventRun::start().await;
     run.cycle(Ok(5)).await;
     run.cycle(Ok(6)).await;
-    run.visit(Err(ReadFailure::Unreachable)).await;
+    run.read_all(Err(ReadFailure::Unreachable)).await;
     run.cycle(Ok(6)).await;
     let order = run.orders.recv().await.unwrap();
     let reason = NotSentReason::Expired;
     run.report(&order, OrderOutcome::NotSent(reason)).await;
     run.cycle(Ok(6)).await;
-    run.visit(Ok(6)).await;
+    run.read_all(Ok(6)).await;
     let (_, payload) = run.next_message("/data/plc0").await;
     let seen = (&payload["temperature"], &payload["gateway"]["seq"]);
     assert_eq!(seen, (&json!(6), &json!(0)), "nothing else was published");

@@ -1,4 +1,4 @@
-//! One visit of a write order to its PLC: compare, read what must be kept, write, read back. Pure:
+//! The execution of an order at its PLC: compare, read what must be kept, write, read back. Pure:
 //! it says what to send next, and is told what was answered.
 
 mod registers;
@@ -24,10 +24,10 @@ use registers::{RegisterMap, RegisterSpan, spans, write_requests};
 /// Each write request is sent at most once. After the first that is not acknowledged no further one
 /// is sent.
 #[derive(Debug)]
-pub(super) struct WriteVisit {
+pub(super) struct OrderExecution {
     order: PlcOrder,
     settings: config::Plc,
-    phase: VisitPhase,
+    phase: ExecutionPhase,
     /// Reads before the first write.
     reads: Vec<RegisterSpan>,
     before: RegisterMap,
@@ -46,7 +46,7 @@ struct PlannedWrite {
 
 /// Each with the index of the next request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum VisitPhase {
+enum ExecutionPhase {
     Reading(usize),
     Writing(usize),
     ReadingBack(usize),
@@ -55,7 +55,7 @@ enum VisitPhase {
 
 /// What to do next.
 #[derive(Debug)]
-pub(super) enum VisitStep {
+pub(super) enum ExecutionStep {
     Read(ReadRequest),
     Write(WriteRequest),
     /// Nothing is left to be sent.
@@ -72,7 +72,7 @@ pub(super) enum WriteAnswer {
     Missing,
 }
 
-/// Whether a visit reads the registers before it writes, even if it need not.
+/// Whether an order reads the registers before it writes, even if it need not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ReadFirst {
     /// Only what has to be compared or kept.
@@ -82,7 +82,7 @@ pub(super) enum ReadFirst {
     Always,
 }
 
-impl WriteVisit {
+impl OrderExecution {
     pub(super) fn new(order: PlcOrder, settings: &config::Plc, read_first: ReadFirst) -> Self {
         let read_backs = spans(&order.write, settings);
         let mut before: Vec<TagImage> = order.expect.clone();
@@ -92,8 +92,8 @@ impl WriteVisit {
             reads.extend(read_backs.first().copied());
         }
         let (phase, outcome) = match order.task {
-            OrderTask::Write | OrderTask::ReadAll => (VisitPhase::Reading(0), None),
-            OrderTask::ReadBack => (VisitPhase::ReadingBack(0), Some(OrderOutcome::Unknown)),
+            OrderTask::Write | OrderTask::ReadAll => (ExecutionPhase::Reading(0), None),
+            OrderTask::ReadBack => (ExecutionPhase::ReadingBack(0), Some(OrderOutcome::Unknown)),
         };
         Self {
             order,
@@ -114,39 +114,41 @@ impl WriteVisit {
 
     /// Returns whether a write request was sent, or may have been by an earlier order.
     pub(super) const fn is_read_back_due(&self) -> bool {
-        matches!(self.phase, VisitPhase::ReadingBack(_))
+        matches!(self.phase, ExecutionPhase::ReadingBack(_))
     }
 
     /// Returns the time after which the next write must not be sent. What was begun is completed:
     /// once a part is written, there is no limit.
     pub(super) const fn write_limit(&self) -> Option<Instant> {
         match self.phase {
-            VisitPhase::Reading(_) | VisitPhase::Writing(0) => self.order.not_after,
-            VisitPhase::Writing(_) | VisitPhase::ReadingBack(_) | VisitPhase::Finished => None,
+            ExecutionPhase::Reading(_) | ExecutionPhase::Writing(0) => self.order.not_after,
+            ExecutionPhase::Writing(_)
+            | ExecutionPhase::ReadingBack(_)
+            | ExecutionPhase::Finished => None,
         }
     }
 
     /// Returns what to send next, and for as long as that is not answered.
-    pub(super) fn next_step(&mut self, now: Instant) -> VisitStep {
-        if let VisitPhase::Reading(index) = self.phase {
+    pub(super) fn next_step(&mut self, now: Instant) -> ExecutionStep {
+        if let ExecutionPhase::Reading(index) = self.phase {
             if let Some(span) = self.reads.get(index) {
-                return VisitStep::Read(span.to_request());
+                return ExecutionStep::Read(span.to_request());
             }
             self.begin_writing(now);
         }
-        if let VisitPhase::Writing(index) = self.phase {
+        if let ExecutionPhase::Writing(index) = self.phase {
             match self.writes.get(index) {
-                Some(write) => return VisitStep::Write(write.request.clone()),
+                Some(write) => return ExecutionStep::Write(write.request.clone()),
                 None => self.begin_read_back(OrderOutcome::Done),
             }
         }
         match self.phase {
-            VisitPhase::ReadingBack(index) => match self.read_backs.get(index) {
-                Some(span) => VisitStep::Read(span.to_request()),
+            ExecutionPhase::ReadingBack(index) => match self.read_backs.get(index) {
+                Some(span) => ExecutionStep::Read(span.to_request()),
                 None => self.finish(),
             },
-            VisitPhase::Reading(_) | VisitPhase::Writing(_) | VisitPhase::Finished => {
-                VisitStep::Finish
+            ExecutionPhase::Reading(_) | ExecutionPhase::Writing(_) | ExecutionPhase::Finished => {
+                ExecutionStep::Finish
             }
         }
     }
@@ -154,7 +156,7 @@ impl WriteVisit {
     /// Takes the answer to a read, or why there is none.
     pub(super) fn on_read(&mut self, outcome: ReadOutcome) {
         match self.phase {
-            VisitPhase::Reading(index) => {
+            ExecutionPhase::Reading(index) => {
                 let Some(span) = self.reads.get(index).copied() else { return };
                 match outcome {
                     Ok(registers) => self.before.insert(span, &registers),
@@ -166,18 +168,18 @@ impl WriteVisit {
                     Err(ReadFailure::Busy) => return self.end(OrderOutcome::Refused(SERVER_BUSY)),
                     Err(ReadFailure::Unreachable | ReadFailure::Pending) => return,
                 }
-                self.phase = VisitPhase::Reading(index + 1);
+                self.phase = ExecutionPhase::Reading(index + 1);
             }
-            VisitPhase::ReadingBack(index) => {
+            ExecutionPhase::ReadingBack(index) => {
                 let Some(span) = self.read_backs.get(index).copied() else { return };
                 match outcome {
                     Ok(registers) => self.after.insert(span, &registers),
                     Err(ReadFailure::Unreachable | ReadFailure::Pending) => return,
                     Err(ReadFailure::Refused(_) | ReadFailure::Busy) => {}
                 }
-                self.phase = VisitPhase::ReadingBack(index + 1);
+                self.phase = ExecutionPhase::ReadingBack(index + 1);
             }
-            VisitPhase::Writing(_) | VisitPhase::Finished => {}
+            ExecutionPhase::Writing(_) | ExecutionPhase::Finished => {}
         }
     }
 
@@ -185,35 +187,35 @@ impl WriteVisit {
     /// cannot be read back is left out of the report.
     pub(super) fn on_read_lost(&mut self) {
         match self.phase {
-            VisitPhase::Reading(_) => {
+            ExecutionPhase::Reading(_) => {
                 self.end(OrderOutcome::NotSent(NotSentReason::LosesConnection));
             }
-            VisitPhase::ReadingBack(index) if index + 1 < self.read_backs.len() => {
-                self.phase = VisitPhase::ReadingBack(index + 1);
+            ExecutionPhase::ReadingBack(index) if index + 1 < self.read_backs.len() => {
+                self.phase = ExecutionPhase::ReadingBack(index + 1);
             }
-            VisitPhase::ReadingBack(_) => self.phase = VisitPhase::Finished,
-            VisitPhase::Writing(_) | VisitPhase::Finished => {}
+            ExecutionPhase::ReadingBack(_) => self.phase = ExecutionPhase::Finished,
+            ExecutionPhase::Writing(_) | ExecutionPhase::Finished => {}
         }
     }
 
     /// Leaves out a read that was only to test the connection. Returns whether it was.
     pub(super) fn skip_test_read(&mut self) -> bool {
-        let VisitPhase::Reading(index) = self.phase else { return false };
+        let ExecutionPhase::Reading(index) = self.phase else { return false };
         let is_test = self.reads.get(index).is_some_and(|span| !self.is_needed(*span));
         if is_test {
-            self.phase = VisitPhase::Reading(index + 1);
+            self.phase = ExecutionPhase::Reading(index + 1);
         }
         is_test
     }
 
     /// Takes what became of a write that was sent.
     pub(super) fn on_write(&mut self, answer: WriteAnswer) {
-        let VisitPhase::Writing(index) = self.phase else { return };
+        let ExecutionPhase::Writing(index) = self.phase else { return };
         let Some(write) = self.writes.get_mut(index) else { return };
         let (state, outcome) = match answer {
             WriteAnswer::Acknowledged => {
                 write.state = ImageState::Written;
-                self.phase = VisitPhase::Writing(index + 1);
+                self.phase = ExecutionPhase::Writing(index + 1);
                 return;
             }
             WriteAnswer::Refused(code) => (ImageState::Refused(code), OrderOutcome::Refused(code)),
@@ -223,22 +225,24 @@ impl WriteVisit {
         self.begin_read_back(outcome);
     }
 
-    /// Ends the visit of an order that reads all tags.
+    /// Ends the execution of an order that reads all tags.
     pub(super) fn on_all_read(&mut self) {
         self.end(OrderOutcome::Done);
     }
 
-    /// Ends a visit that cannot go on, for this reason: nothing more is written. What was written
+    /// Ends an order that cannot go on, for this reason: nothing more is written. What was written
     /// in part is still to be read back, which another call ends.
     pub(super) fn on_abandoned(&mut self, reason: NotSentReason) {
         match self.phase {
-            VisitPhase::Writing(index) if index > 0 => {
+            ExecutionPhase::Writing(index) if index > 0 => {
                 self.begin_read_back(OrderOutcome::Partial(reason));
             }
-            VisitPhase::Reading(_) | VisitPhase::Writing(_) => {
+            ExecutionPhase::Reading(_) | ExecutionPhase::Writing(_) => {
                 self.end(OrderOutcome::NotSent(reason));
             }
-            VisitPhase::ReadingBack(_) | VisitPhase::Finished => self.phase = VisitPhase::Finished,
+            ExecutionPhase::ReadingBack(_) | ExecutionPhase::Finished => {
+                self.phase = ExecutionPhase::Finished
+            }
         }
     }
 
@@ -268,7 +272,7 @@ impl WriteVisit {
         let requests = write_requests(&self.order.write, &self.before, &self.settings);
         let planned = |request| PlannedWrite { request, state: ImageState::NotSent };
         self.writes = requests.into_iter().map(planned).collect();
-        self.phase = VisitPhase::Writing(0);
+        self.phase = ExecutionPhase::Writing(0);
     }
 
     /// Returns whether the PLC held an image that was expected.
@@ -289,17 +293,17 @@ impl WriteVisit {
 
     fn begin_read_back(&mut self, outcome: OrderOutcome) {
         self.outcome = Some(outcome);
-        self.phase = VisitPhase::ReadingBack(0);
+        self.phase = ExecutionPhase::ReadingBack(0);
     }
 
     fn end(&mut self, outcome: OrderOutcome) {
         self.outcome = Some(outcome);
-        self.phase = VisitPhase::Finished;
+        self.phase = ExecutionPhase::Finished;
     }
 
-    fn finish(&mut self) -> VisitStep {
-        self.phase = VisitPhase::Finished;
-        VisitStep::Finish
+    fn finish(&mut self) -> ExecutionStep {
+        self.phase = ExecutionPhase::Finished;
+        ExecutionStep::Finish
     }
 
     /// Returns the worst state of the requests with a part of an image. One that was written in

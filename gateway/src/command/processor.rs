@@ -23,7 +23,7 @@ pub struct IncomingCommand<'a> {
     /// The payload, at most [`super::MAX_COMMAND_BYTES`] long.
     pub payload: &'a [u8],
     /// Chosen by the caller; the effects for this command have the same.
-    pub asker: u64,
+    pub requester: u64,
     /// Who sent it, if the caller knows; otherwise what the command says.
     pub by: Option<&'a str>,
     /// Whether the broker had retained it.
@@ -49,18 +49,18 @@ pub struct CommandTime {
 #[derive(Clone, Debug, PartialEq)]
 pub enum CommandEffect {
     /// The broker may forget the command: it is refused, or its record is durable.
-    Settled {
-        /// From [`IncomingCommand::asker`].
-        asker: u64,
+    AckDelivery {
+        /// From [`IncomingCommand::requester`].
+        requester: u64,
     },
     /// Goes to the PLC.
     Order(PlcOrder),
-    /// Goes to the asker: exactly one for each command.
+    /// Goes to the requester: exactly one for each command.
     Reply {
         /// Index into `config::Config::plcs`.
         plc: u16,
-        /// From [`IncomingCommand::asker`]; absent for a command of an earlier run.
-        asker: Option<u64>,
+        /// From [`IncomingCommand::requester`]; absent for a command of an earlier run.
+        requester: Option<u64>,
         /// The reply.
         reply: CommandReply,
         /// Whether the command was recorded. If not, it was refused, and nothing limits how fast
@@ -77,7 +77,7 @@ pub enum CommandEffect {
 /// A command that is not over.
 #[derive(Debug)]
 struct PendingCommand {
-    asker: Option<u64>,
+    requester: Option<u64>,
     id: Option<CommandId>,
     by: Option<String>,
     /// What a command of an earlier run names: the event that said so may be lost with that run.
@@ -87,7 +87,7 @@ struct PendingCommand {
 
 /// Everything that the gateway knows about commands.
 #[derive(Debug)]
-pub struct CommandDesk {
+pub struct CommandProcessor {
     plcs: Vec<CommandPlc>,
     /// Hash of the configuration.
     config_hash: String,
@@ -101,9 +101,10 @@ pub struct CommandDesk {
     effects: VecDeque<CommandEffect>,
 }
 
-impl CommandDesk {
-    /// Returns the desk for these PLCs and the hash of their configuration, with the records of
-    /// earlier runs, which may be empty. The commands that were interrupted are read back.
+impl CommandProcessor {
+    /// Returns the command processor for these PLCs and the hash of their configuration, with the
+    /// records of earlier runs, which may be empty. The commands that were interrupted are read
+    /// back.
     #[must_use]
     pub fn new(plcs: &[Plc], config_hash: &str, ledger_file: &[u8], time: CommandTime) -> Self {
         let ledger = CommandLedger::load(ledger_file, time.now);
@@ -113,7 +114,7 @@ impl CommandDesk {
             plc.required_program = plc.required_program.or_else(seen);
             plc
         };
-        let mut desk = Self {
+        let mut command_processor = Self {
             plcs: plcs.iter().map(command_plc).collect(),
             config_hash: config_hash.to_owned(),
             ledger,
@@ -124,11 +125,11 @@ impl CommandDesk {
             is_batch_under_way: false,
             effects: VecDeque::new(),
         };
-        let interrupted: Vec<Intent> = desk.ledger.open().cloned().collect();
+        let interrupted: Vec<Intent> = command_processor.ledger.open().cloned().collect();
         for intent in interrupted {
-            desk.resume(intent, time);
+            command_processor.resume(intent, time);
         }
-        desk
+        command_processor
     }
 
     /// Returns whether a command may write to any tag.
@@ -170,7 +171,7 @@ impl CommandDesk {
         };
         let Intent { by, write, .. } = intent;
         let interrupted = Some(write);
-        let pending = PendingCommand { asker: None, id, by, interrupted, order: order.clone() };
+        let pending = PendingCommand { requester: None, id, by, interrupted, order: order.clone() };
         self.pending.insert(order.number, pending);
         self.effects.push_back(CommandEffect::Order(order));
     }
@@ -183,13 +184,13 @@ impl CommandDesk {
         present: PresentValue<'_>,
         time: CommandTime,
     ) {
-        let IncomingCommand { plc, asker, .. } = incoming;
+        let IncomingCommand { plc, requester, .. } = incoming;
         let reply = match self.decide(incoming, present, time) {
             Ok(()) => return,
             Err(reply) => reply,
         };
-        self.effects.push_back(CommandEffect::Settled { asker });
-        self.push_reply(plc, Some(asker), reply, false);
+        self.effects.push_back(CommandEffect::AckDelivery { requester });
+        self.push_reply(plc, Some(requester), reply, false);
     }
 
     /// Accepts a command, or returns the reply that refuses it.
@@ -263,8 +264,8 @@ impl CommandDesk {
         };
         self.unrecorded.push(order.number);
         self.ledger.begin(intent, time.now);
-        let asker = Some(incoming.asker);
-        let pending = PendingCommand { asker, id, by, interrupted: None, order };
+        let requester = Some(incoming.requester);
+        let pending = PendingCommand { requester, id, by, interrupted: None, order };
         self.pending.insert(pending.order.number, pending);
     }
 
@@ -287,7 +288,9 @@ impl CommandDesk {
         for number in std::mem::take(&mut self.in_batch) {
             let Some(pending) = self.pending.get(&number) else { continue };
             let order = pending.order.clone();
-            self.effects.extend(pending.asker.map(|asker| CommandEffect::Settled { asker }));
+            self.effects.extend(
+                pending.requester.map(|requester| CommandEffect::AckDelivery { requester }),
+            );
             let intent = self.ledger.open().find(|intent| intent.number == number);
             let body = intent.map(|intent| trail::intent_event(intent, time.wall));
             self.effects.extend(body.map(|body| CommandEffect::Audit { body }));
@@ -323,8 +326,9 @@ impl CommandDesk {
             return;
         }
         self.ledger.withdraw(number, &reply, time.now);
-        self.effects.extend(pending.asker.map(|asker| CommandEffect::Settled { asker }));
-        self.push_reply(pending.order.plc, pending.asker, reply, false);
+        self.effects
+            .extend(pending.requester.map(|requester| CommandEffect::AckDelivery { requester }));
+        self.push_reply(pending.order.plc, pending.requester, reply, false);
     }
 
     /// Records what became of an order.
@@ -353,11 +357,17 @@ impl CommandDesk {
         let (by, write) = (pending.by.as_deref(), pending.interrupted.as_ref());
         let body = trail::outcome_event(&name, by, write, &reply);
         self.effects.push_back(CommandEffect::Audit { body });
-        self.push_reply(pending.order.plc, pending.asker, reply, true);
+        self.push_reply(pending.order.plc, pending.requester, reply, true);
     }
 
-    fn push_reply(&mut self, plc: u16, asker: Option<u64>, reply: CommandReply, is_recorded: bool) {
-        self.effects.push_back(CommandEffect::Reply { plc, asker, reply, is_recorded });
+    fn push_reply(
+        &mut self,
+        plc: u16,
+        requester: Option<u64>,
+        reply: CommandReply,
+        is_recorded: bool,
+    ) {
+        self.effects.push_back(CommandEffect::Reply { plc, requester, reply, is_recorded });
     }
 
     /// Records which program a PLC has. The first one that is seen with a configuration is the only
@@ -380,7 +390,7 @@ impl CommandDesk {
         self.plcs.get(usize::from(plc))?.required_program
     }
 
-    /// Takes over which programs the PLCs have from a desk that could record nothing.
+    /// Takes over which programs the PLCs have from a command processor that could record nothing.
     pub fn take_over_programs(&mut self, old: &Self) {
         for (index, plc) in (0..).zip(&old.plcs) {
             let Some(program) = plc.program else { continue };
