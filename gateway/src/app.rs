@@ -298,8 +298,8 @@ fn subscriptions(config: &Config) -> Vec<String> {
     commands.into_iter().chain(offers).collect()
 }
 
-/// Returns whether the broker keeps commands for a gateway that is away. A kept session and QoS 2
-/// exclude each other: docs/decisions/0010.
+/// Returns whether the broker keeps commands for a gateway that is away. A persistent session and
+/// QoS 2 exclude each other: docs/decisions/0010.
 fn session_persistence(config: &Config) -> SessionPersistence {
     let is_writable = config.plcs.iter().any(Plc::is_writable);
     let publishes_qos_2 = config.plcs.iter().any(|plc| plc.publish.qos == Qos::ExactlyOnce);
@@ -307,7 +307,7 @@ fn session_persistence(config: &Config) -> SessionPersistence {
     if !is_writable || publishes_qos_2 || expiry.is_zero() {
         SessionPersistence::Clean
     } else {
-        SessionPersistence::Kept { expiry }
+        SessionPersistence::Persistent { expiry }
     }
 }
 
@@ -352,8 +352,8 @@ mod tests {
         tags[0].write = Some(Box::new(WriteRule::default()));
         assert_eq!(subscriptions(&config), ["edge/amsterdam-01/set/+"]);
         for (qos, expected) in [
-            (Qos::AtMostOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
-            (Qos::AtLeastOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
+            (Qos::AtMostOnce, SessionPersistence::Persistent { expiry: Duration::from_secs(60) }),
+            (Qos::AtLeastOnce, SessionPersistence::Persistent { expiry: Duration::from_secs(60) }),
             (Qos::ExactlyOnce, SessionPersistence::Clean),
         ] {
             config.plcs[1].publish.qos = qos;

@@ -245,8 +245,8 @@ impl Bundles {
             Ok(bytes) => self.stage(&bytes, BundleSource::ByHand, own_key),
             Err(error) => {
                 let reason = format!(
-                    "{} is not a regular file of at most {MAX_BUNDLE_BYTES} bytes ({error}): load it \
-                     again",
+                    "{} is not a regular file of at most {MAX_BUNDLE_BYTES} bytes ({error}): load \
+                     it again",
                     dir.inbox().display()
                 );
                 return Some(refuse_inbox(&dir, reason));

@@ -8,9 +8,9 @@ use thiserror::Error;
 
 use super::ClientSettings;
 use super::failure::SessionFailure;
-use super::inbound_guard::Greeting;
+use super::inbound_guard::PeerProtocol;
 use super::inflight::ACK_TIMEOUT;
-use super::reason_code::{self, SpokenReason};
+use super::reason_code::{self, BrokerReason};
 use crate::model::{Sentence, UntrustedText};
 use crate::uplink::DialError;
 
@@ -156,7 +156,8 @@ pub(super) enum BrokerDiagnosis {
         "The broker {broker} sends messages to which this gateway did not subscribe; the gateway \
          begins a new session there."
     )]
-    ForeignSubscription { broker: String },
+    #[serde(rename = "foreign_subscription")]
+    UnknownSubscription { broker: String },
     #[error("The session that the broker {broker} had kept is ended; a new one follows.")]
     KeptSessionEnded { broker: String },
     #[error("The gateway reconnects to {broker} to subscribe again.")]
@@ -229,9 +230,9 @@ impl SessionFailure {
             }
             Self::Bridge(error) => Diagnosis::NoSocket { cause: UntrustedText::of(error) },
             Self::NoConnack => Diagnosis::NoConnack { broker, other_version },
-            Self::NotMqtt(Greeting::Http) => Diagnosis::HttpServer { broker },
-            Self::NotMqtt(Greeting::Tls) => Diagnosis::TlsServer { broker },
-            Self::NotMqtt(Greeting::Other) => Diagnosis::NotMqtt { broker },
+            Self::NotMqtt(PeerProtocol::Http) => Diagnosis::HttpServer { broker },
+            Self::NotMqtt(PeerProtocol::Tls) => Diagnosis::TlsServer { broker },
+            Self::NotMqtt(PeerProtocol::Other) => Diagnosis::NotMqtt { broker },
             Self::AnswersV3 => Diagnosis::AnswersV3 { broker },
             Self::QosNotSupported => Diagnosis::QosNotSupported { broker },
             Self::RetainNotSupported => Diagnosis::RetainNotSupported { broker },
@@ -262,7 +263,7 @@ impl SessionFailure {
             Self::SubscriptionClosed => {
                 Diagnosis::SubscriptionClosed { broker, filter: settings.subscriptions.join(", ") }
             }
-            Self::ForeignSubscription => Diagnosis::ForeignSubscription { broker },
+            Self::UnknownSubscription => Diagnosis::UnknownSubscription { broker },
             Self::KeptSessionEnded => Diagnosis::KeptSessionEnded { broker },
             Self::SubscribeRetry => Diagnosis::SubscribeRetry { broker },
             Self::MessagesWaiting => Diagnosis::MessagesWaiting { broker },
@@ -273,7 +274,7 @@ impl SessionFailure {
 }
 
 /// Returns what a DISCONNECT means.
-fn disconnected(said: &SpokenReason, broker: String, client_id: String) -> BrokerDiagnosis {
+fn disconnected(said: &BrokerReason, broker: String, client_id: String) -> BrokerDiagnosis {
     let reason = reason_code::name(said.code);
     match said.code {
         reason_code::SESSION_TAKEN_OVER => BrokerDiagnosis::TakenOver { broker, client_id },
@@ -286,7 +287,7 @@ fn disconnected(said: &SpokenReason, broker: String, client_id: String) -> Broke
 
 /// Returns what a CONNACK with a failure code means.
 fn connack_refused(
-    said: &SpokenReason,
+    said: &BrokerReason,
     broker: String,
     settings: &ClientSettings,
 ) -> BrokerDiagnosis {

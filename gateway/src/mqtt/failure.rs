@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::inbound_guard::Greeting;
-use super::reason_code::{self, SpokenReason};
+use super::inbound_guard::PeerProtocol;
+use super::reason_code::{self, BrokerReason};
 use crate::model::UntrustedText;
 use crate::uplink::DialError;
 
@@ -86,11 +86,11 @@ pub(super) enum SessionFailure {
     /// The broker did not answer SUBSCRIBE in time.
     NoSuback,
     /// What answers is not an MQTT broker.
-    NotMqtt(Greeting),
+    NotMqtt(PeerProtocol),
     /// The broker accepted a CONNECT of version 5 in the words of 3.1.1.
     AnswersV3,
     /// The broker refused the connection.
-    Connack(SpokenReason),
+    Connack(BrokerReason),
     /// The broker does not support the configured quality of service.
     QosNotSupported,
     /// The broker does not support retained messages, which are configured.
@@ -100,7 +100,7 @@ pub(super) enum SessionFailure {
     /// The broker closed the connection before it answered CONNECT.
     ClosedBeforeConnack,
     /// The broker sent DISCONNECT.
-    Disconnected(SpokenReason),
+    Disconnected(BrokerReason),
     /// The broker closed the connection.
     Closed,
     /// The connection was lost, or reset by the broker.
@@ -123,11 +123,11 @@ pub(super) enum SessionFailure {
     SubscriptionClosed,
     /// It is time to subscribe again after a pause.
     SubscribeRetry,
-    /// Messages wait in the kept session that did not fit before SUBACK.
+    /// Messages wait in the persistent session that did not fit before SUBACK.
     MessagesWaiting,
     /// The broker sends messages for which the gateway has no subscription, and UNSUBSCRIBE did
     /// not end that.
-    ForeignSubscription,
+    UnknownSubscription,
     /// The session that the broker had kept is ended; a new one follows.
     KeptSessionEnded,
     /// It is time to try MQTT 5 again.
@@ -237,7 +237,7 @@ impl SessionFailure {
             Self::InflightSlotsLeaked
             | Self::SubscribeRetry
             | Self::MessagesWaiting
-            | Self::ForeignSubscription
+            | Self::UnknownSubscription
             | Self::KeptSessionEnded
             | Self::VersionRetry
             | Self::CertificateRenewed

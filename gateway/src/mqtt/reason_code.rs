@@ -26,7 +26,7 @@ pub(super) const SERVER_MOVED: u8 = 0x9D;
 
 /// A reason code with the broker's own explanations.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct SpokenReason {
+pub(super) struct BrokerReason {
     /// As it was sent: a return code of 3.1.1 in a CONNACK of 3.1.1.
     pub(super) code: u8,
     /// Reason string.
@@ -35,7 +35,7 @@ pub(super) struct SpokenReason {
     pub(super) server: Option<UntrustedText>,
 }
 
-impl SpokenReason {
+impl BrokerReason {
     /// Returns a code without explanations.
     pub(super) const fn bare(code: u8) -> Self {
         Self { code, text: None, server: None }

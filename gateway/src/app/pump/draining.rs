@@ -95,7 +95,9 @@ impl Pump {
         match (messages, closing.finish(now())) {
             (0, _) => {}
             (_, CloseOutcome::Stored) => {
-                tracing::info!(target: STOP, messages, samples, "undelivered messages kept for the next start");
+                tracing::info!(
+                    target: STOP, messages, samples, "undelivered messages kept for the next start"
+                );
             }
             (_, CloseOutcome::Written) => tracing::warn!(
                 target: STOP,
@@ -104,7 +106,9 @@ impl Pump {
                 "undelivered messages written, but the disk has not confirmed the sync yet"
             ),
             (_, CloseOutcome::Lost) => {
-                tracing::warn!(target: STOP, messages, samples, "undelivered messages lost: there is no storage");
+                tracing::warn!(
+                    target: STOP, messages, samples, "undelivered messages lost: there is no storage"
+                );
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::model::UntrustedText;
 use crate::mqtt::broker_traits::ConnectRequest;
 use crate::mqtt::failure::SessionFailure;
 use crate::mqtt::inbox::{DueAck, ReceivedPublish};
-use crate::mqtt::reason_code::{self, SpokenReason};
+use crate::mqtt::reason_code::{self, BrokerReason};
 use crate::mqtt::session_start::{SessionOpening, SessionRequest};
 use crate::mqtt::{Acknowledgements, ClientSettings, IncomingMessage};
 
@@ -185,7 +185,7 @@ fn session_failure(error: ConnectionError) -> SessionFailure {
         ConnectionError::FlushTimeout => SessionFailure::NotWritten,
         ConnectionError::Io(error) => SessionFailure::Broken(error),
         ConnectionError::ConnectionRefused(code) => {
-            SessionFailure::Connack(SpokenReason::bare(reason_code::from_v3(code as u8)))
+            SessionFailure::Connack(BrokerReason::bare(reason_code::from_v3(code as u8)))
         }
         ConnectionError::NotConnAck(_) => no_connack(),
         ConnectionError::RequestsDone => SessionFailure::Closed,

@@ -19,7 +19,7 @@ use crate::model::UntrustedText;
 use crate::mqtt::broker_traits::ConnectRequest;
 use crate::mqtt::failure::SessionFailure;
 use crate::mqtt::inbox::{DueAck, ReceivedPublish};
-use crate::mqtt::reason_code::{self, SpokenReason};
+use crate::mqtt::reason_code::{self, BrokerReason};
 use crate::mqtt::session_start::{SessionOpening, SessionRequest};
 use crate::mqtt::{Acknowledgements, ClientSettings, IncomingMessage, SessionPersistence};
 
@@ -73,7 +73,7 @@ pub(super) fn open(
 fn expiry_seconds(persistence: SessionPersistence) -> Option<u32> {
     match persistence {
         SessionPersistence::Clean => None,
-        SessionPersistence::Kept { expiry } => {
+        SessionPersistence::Persistent { expiry } => {
             Some(u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX).min(u32::MAX - 1))
         }
     }
@@ -277,7 +277,7 @@ fn session_failure(error: ConnectionError) -> SessionFailure {
         ConnectionError::Timeout(_) => SessionFailure::NoConnack,
         ConnectionError::Io(error) => SessionFailure::Broken(error),
         ConnectionError::ConnectionRefused(code) => {
-            SessionFailure::Connack(SpokenReason::bare(connack_code(code)))
+            SessionFailure::Connack(BrokerReason::bare(connack_code(code)))
         }
         ConnectionError::NotConnAck(_) => no_connack(),
         ConnectionError::RequestsDone => SessionFailure::Closed,
@@ -293,11 +293,11 @@ fn state_failure(error: StateError) -> SessionFailure {
         StateError::AwaitPingResp => SessionFailure::NoPingresp,
         StateError::CollisionTimeout => SessionFailure::Collision,
         StateError::ConnFail { reason } => {
-            SessionFailure::Connack(SpokenReason::bare(connack_code(reason)))
+            SessionFailure::Connack(BrokerReason::bare(connack_code(reason)))
         }
         // `inbound_guard` has read the same packet, with the broker's own explanations.
         StateError::ServerDisconnect { reason_code, .. } => {
-            SessionFailure::Disconnected(SpokenReason::bare(reason_code as u8))
+            SessionFailure::Disconnected(BrokerReason::bare(reason_code as u8))
         }
         StateError::IncomingPacketTooLarge { pkt_size: size, .. }
         | StateError::Deserialization(PacketError::PayloadSizeLimitExceeded {

@@ -6,8 +6,8 @@ use std::io;
 use provisioning::certificates::CertificateFault;
 use serde_json::json;
 
-use super::inbound_guard::Greeting;
-use super::reason_code::SpokenReason;
+use super::inbound_guard::PeerProtocol;
+use super::reason_code::BrokerReason;
 use super::*;
 use crate::model::UntrustedText;
 use crate::uplink::DialError;
@@ -132,18 +132,18 @@ fn failures() -> [SessionFailure; 37] {
         SessionFailure::ClosedBeforeConnack,
         connack(reason_code::QOS_NOT_SUPPORTED),
         connack(reason_code::RETAIN_NOT_SUPPORTED),
-        SessionFailure::NotMqtt(Greeting::Http),
-        SessionFailure::NotMqtt(Greeting::Tls),
-        SessionFailure::NotMqtt(Greeting::Other),
+        SessionFailure::NotMqtt(PeerProtocol::Http),
+        SessionFailure::NotMqtt(PeerProtocol::Tls),
+        SessionFailure::NotMqtt(PeerProtocol::Other),
         SessionFailure::AnswersV3,
         SessionFailure::PacketLimit { bytes: 20 },
-        SessionFailure::Disconnected(SpokenReason::bare(reason_code::SESSION_TAKEN_OVER)),
-        SessionFailure::Disconnected(SpokenReason {
+        SessionFailure::Disconnected(BrokerReason::bare(reason_code::SESSION_TAKEN_OVER)),
+        SessionFailure::Disconnected(BrokerReason {
             code: reason_code::SERVER_MOVED,
             text: None,
             server: Some("other:1883".into()),
         }),
-        SessionFailure::Disconnected(SpokenReason {
+        SessionFailure::Disconnected(BrokerReason {
             code: 0x97,
             text: Some("too many".into()),
             server: None,
@@ -158,7 +158,7 @@ fn failures() -> [SessionFailure; 37] {
         SessionFailure::Collision,
         SessionFailure::InflightSlotsLeaked,
         SessionFailure::SubscriptionClosed,
-        SessionFailure::ForeignSubscription,
+        SessionFailure::UnknownSubscription,
         SessionFailure::KeptSessionEnded,
         SessionFailure::SubscribeRetry,
         SessionFailure::MessagesWaiting,
@@ -169,7 +169,7 @@ fn failures() -> [SessionFailure; 37] {
 }
 
 fn connack(code: u8) -> SessionFailure {
-    SessionFailure::Connack(SpokenReason::bare(code))
+    SessionFailure::Connack(BrokerReason::bare(code))
 }
 
 fn sentence(failure: &SessionFailure) -> Sentence {

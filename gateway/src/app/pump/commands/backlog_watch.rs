@@ -53,7 +53,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn what_arrives_soon_after_a_start_with_a_kept_session_may_be_old() {
+    fn what_arrives_soon_after_a_start_with_a_persistent_session_may_be_old() {
         let (mut watch, start) = (BacklogWatch::default(), Instant::now());
         watch.on_connected(true, start);
         assert!(watch.on_message(start + SECOND));
