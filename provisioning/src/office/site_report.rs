@@ -11,6 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use message::{Presence, ReportedTrial, SiteReport};
 
+use crate::trial::TrialState;
+
 /// Age of a status after which a gateway counts as silent: it reports every minute.
 pub const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(3);
 

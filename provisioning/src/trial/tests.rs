@@ -119,7 +119,7 @@ fn a_bundle_is_confirmed_when_everything_is_reached() {
         |evidence| evidence.offer = true,
         |evidence| evidence.set = true,
         |evidence| evidence.status = true,
-        |evidence| evidence.manifest = true,
+        |evidence| evidence.bundle_refetched = true,
     ];
     for reach in reached {
         assert_eq!(trials.judge(&evidence, Duration::from_secs(599)), TrialDecision::Wait);

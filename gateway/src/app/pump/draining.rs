@@ -107,7 +107,10 @@ impl Pump {
             ),
             (_, CloseOutcome::Lost) => {
                 tracing::warn!(
-                    target: STOP, messages, samples, "undelivered messages lost: there is no storage"
+                    target: STOP,
+                    messages,
+                    samples,
+                    "undelivered messages lost: there is no storage"
                 );
             }
         }

@@ -13,6 +13,7 @@ use super::broker_options::{BrokerOptions, MissingBroker, record, unusable};
 use super::build::{BuildRequest, build_sites, selected};
 use super::key_options::{AuthorityKeyOption, SigningKeyOptions};
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, count_of, print_line};
+use crate::bundle::BundleOffer;
 use crate::config::{ArgumentError, parse_duration};
 use crate::office::broker::{BrokerEvent, Brokers};
 use crate::office::build::BUNDLES_DIR;
@@ -20,6 +21,7 @@ use crate::office::fleet::{Fleet, Site, in_parallel};
 use crate::office::fleet_signing::SigningLists;
 use crate::office::rollout::{
     OfferError, RolloutEnd, RolloutFailure, RolloutPlan, RolloutStep, RolloutTarget, WaveSizes,
+    offer_of_site,
 };
 use crate::office::site_report::{SiteReports, SiteState};
 

@@ -265,7 +265,7 @@ impl Hub {
 }
 
 #[test]
-fn as_root_a_bundle_that_loses_the_hub_takes_itself_back_and_stays_back() {
+fn as_root_a_bundle_that_loses_the_hub_is_rolled_back_for_good() {
     let sites = FAULTS.map(|(site, _)| site);
     let (hub, mut boxes) = Hub::start(&sites);
     for one in &mut boxes {
