@@ -98,6 +98,15 @@ pub enum RunOutcome {
     Restart,
 }
 
+/// The tasks of a running gateway.
+struct RunningStages {
+    network: Network,
+    serving: Stage,
+    publishing: Stage,
+    pumping: Stage,
+    polling: Stage,
+}
+
 /// Runs the gateway until `stop` fires, or until another bundle or other keys of the tunnel are to
 /// be used, then drains it. `files` are those that `loaded` was read from, if they are to be read
 /// again. Takes `bundles`, if there are any, when nothing can prevent the start any more.
@@ -111,14 +120,29 @@ pub async fn run(
     bundles: &mut Option<Bundles>,
     stop: CancellationToken,
 ) -> Result<RunOutcome, AppError> {
+    let (restart, fatal) = (CancellationToken::new(), CancellationToken::new());
+    let stages = start(loaded, files, bundles, &restart, &fatal).await?;
+    let end = wait_for_end(&stop, &restart, &fatal).await;
+    stages.drain().await;
+    end
+}
+
+/// Starts all tasks of the gateway. They cancel `restart` when it is to start again, and `fatal`
+/// when one of them ends too early.
+async fn start(
+    loaded: LoadedConfig,
+    files: Option<WatchedFiles>,
+    bundles: &mut Option<Bundles>,
+    restart: &CancellationToken,
+    fatal: &CancellationToken,
+) -> Result<RunningStages, AppError> {
     let LoadedConfig { config, hash, .. } = loaded;
     let slots = prepare_process(&config);
     let metrics = Metrics::new(&config, &hash)?;
     let state_dir = config.gateway.state_dir.clone();
     // First, because it fails if another gateway uses this `state_dir`: nothing else is open yet.
     let status_socket = local_socket::bind(&state_dir).await?;
-    let fatal = CancellationToken::new();
-    let mut network = Network::open(&config, &fatal).await?;
+    let mut network = Network::open(&config, fatal).await?;
     let (plc_events, from_plcs) = mpsc::channel(PLC_EVENT_CAPACITY);
     let (outbox, outgoing) = mpsc::channel(mqtt::OUTBOX_CAPACITY);
     let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
@@ -137,12 +161,11 @@ pub async fn run(
     let mut pump = Pump::new(&config, &hash, &metrics, inputs, ends, command_inputs);
     let router = web::router(sources(&config, &metrics, &mut pump));
     let serving = Stage::new("serving");
-    network.serve(&router, &serving, &fatal);
+    network.serve(&router, &serving, fatal);
     let router = router.merge(local_write::router(local_commands));
     serving
         .spawn(fatal.clone(), |stop| local_socket::serve(state_dir, status_socket, router, stop));
-    let restart = CancellationToken::new();
-    network.follow_keys(&config, files, restart.clone(), &fatal);
+    network.follow_keys(&config, files, restart.clone(), fatal);
     if let Some(bundles) = bundles.take() {
         let task = bundle_task(&config, bundles, &mut pump, &network, &metrics);
         let restart = restart.clone();
@@ -163,23 +186,28 @@ pub async fn run(
     });
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
-    let polling = start_polling(endpoints, order_channels.receivers, &plc_events, &slots, &fatal);
+    let polling = start_polling(endpoints, order_channels.receivers, &plc_events, &slots, fatal);
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
+    Ok(RunningStages { network, serving, publishing, pumping, polling })
+}
 
-    let end = wait_for_end(&stop, &restart, &fatal).await;
-    // Each stage ends when its source does: the PLC tasks at the token, the pump when the last PLC
-    // task has ended and the queue is empty, the MQTT task when the pump has closed the outbox.
-    tokio::join!(
-        polling.drain(POLLING_GRACE),
-        pumping.drain(POLLING_GRACE + DRAIN_GRACE),
-        publishing.drain(POLLING_GRACE + 2 * DRAIN_GRACE),
-    );
-    // Status and metrics are served until the queue is drained.
-    serving.drain(Duration::from_secs(1)).await;
-    // The tunnel last: the drained messages and the DISCONNECT went through it.
-    network.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
-    end
+impl RunningStages {
+    /// Stops all tasks, and publishes what is queued as far as time allows.
+    async fn drain(self) {
+        // Each stage ends when its source does: the PLC tasks at the token, the pump when the last
+        // PLC task has ended and the queue is empty, the MQTT task when the pump has closed the
+        // outbox.
+        tokio::join!(
+            self.polling.drain(POLLING_GRACE),
+            self.pumping.drain(POLLING_GRACE + DRAIN_GRACE),
+            self.publishing.drain(POLLING_GRACE + 2 * DRAIN_GRACE),
+        );
+        // Status and metrics are served until the queue is drained.
+        self.serving.drain(Duration::from_secs(1)).await;
+        // The tunnel last: the drained messages and the DISCONNECT went through it.
+        self.network.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
+    }
 }
 
 /// Starts the tasks that read the PLCs.

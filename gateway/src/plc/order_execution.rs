@@ -241,7 +241,7 @@ impl OrderExecution {
                 self.end(OrderOutcome::NotSent(reason));
             }
             ExecutionPhase::ReadingBack(_) | ExecutionPhase::Finished => {
-                self.phase = ExecutionPhase::Finished
+                self.phase = ExecutionPhase::Finished;
             }
         }
     }

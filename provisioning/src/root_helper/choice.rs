@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_that_was_taken_back_does_not_come_back() {
+    fn a_bundle_that_was_rolled_back_does_not_come_back() {
         let confirmed = BoxRecord { last: 16, confirmed: Some(16), ..BoxRecord::default() };
         let accept = |_, _| Ok::<_, ()>(());
         let on_trial = choose(&confirmed, &claim(Some(16), Some(17)), accept);

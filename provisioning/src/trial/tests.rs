@@ -133,7 +133,7 @@ fn a_bundle_is_confirmed_when_everything_is_reached() {
 }
 
 #[test]
-fn a_bundle_that_loses_the_hub_is_taken_back_and_never_tried_again() {
+fn a_bundle_that_loses_the_hub_is_rolled_back_and_never_tried_again() {
     let disk = with_confirmed(1);
     let mut trials = open(&disk);
     trials.stage(&content(2), 2, BY_HAND).unwrap();
@@ -277,7 +277,7 @@ fn a_slot_that_the_disk_may_use_is_not_written() {
 }
 
 #[test]
-fn a_bundle_is_taken_back_though_the_disk_is_full() {
+fn a_bundle_is_rolled_back_though_the_disk_is_full() {
     let disk = with_confirmed(1);
     let mut trials = open(&disk);
     trials.stage(&content(2), 2, BY_HAND).unwrap();

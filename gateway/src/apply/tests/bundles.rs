@@ -76,7 +76,7 @@ fn what_is_refused_changes_nothing_and_says_why() {
 }
 
 #[test]
-fn a_bundle_that_is_started_too_often_is_taken_back() {
+fn a_bundle_that_is_started_too_often_is_rolled_back() {
     let dir = StateDir::with_confirmed(3);
     dir.load(&bundle(4));
     for start in 0..5 {
@@ -91,7 +91,7 @@ fn a_bundle_that_is_started_too_often_is_taken_back() {
 }
 
 #[test]
-fn a_bundle_that_the_gateway_cannot_start_with_is_taken_back() {
+fn a_bundle_that_the_gateway_cannot_start_with_is_rolled_back() {
     let dir = StateDir::with_confirmed(3);
     assert!(!dir.open().revert_unusable("no".to_owned(), Path::new("/nonexistent")).unwrap());
     dir.load(&bundle(4));

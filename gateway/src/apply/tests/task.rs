@@ -250,7 +250,7 @@ async fn a_later_bundle_at_the_web_server_is_as_good() {
 }
 
 #[tokio::test]
-async fn a_bundle_that_loses_the_broker_is_taken_back_with_a_restart_and_an_event() {
+async fn a_bundle_that_loses_the_broker_is_rolled_back_with_a_restart_and_an_event() {
     let dir = StateDir::with_confirmed(3);
     dir.load(&bundle(4));
     let mut task = TestTask::start(&dir, None, Duration::ZERO);

@@ -186,7 +186,7 @@ fn the_gateway_gets_the_secrets_of_its_bundle_and_of_its_box() {
 }
 
 #[test]
-fn a_trial_is_followed_and_a_bundle_that_was_taken_back_stays_away() {
+fn a_trial_is_followed_and_a_bundle_that_was_rolled_back_stays_away() {
     let here = BoxOnDisk::with_confirmed();
     let draft = BundleDraft::new(2, &here.keys());
     let bundle = draft.with("network/10-edge-machine.network", "[Match]\n").sealed();
