@@ -278,14 +278,14 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
         contents: Option<&BoxContents>,
     ) -> Result<(Option<NetworkInUse>, NetworkOutcome), HelperError> {
         let Some(contents) = contents else {
-            let outcome = own.network.map_or(NetworkOutcome::LeftAlone, NetworkOutcome::of);
+            let outcome = own.network.map_or(NetworkOutcome::NotManaged, NetworkOutcome::of);
             return Ok((own.network, outcome));
         };
         let before = own.network.map(|network| network.service);
         let Some(service) = choose_service(self.services, before, &contents.network) else {
             let has_files = !contents.network.is_empty();
             let outcome =
-                if has_files { NetworkOutcome::NoService } else { NetworkOutcome::LeftAlone };
+                if has_files { NetworkOutcome::NoService } else { NetworkOutcome::NotManaged };
             return Ok((own.network, outcome));
         };
         let extension = service.extension();
@@ -293,7 +293,7 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
         if !has_files && own.network.is_none() {
             let is_empty = contents.network.is_empty();
             let outcome =
-                if is_empty { NetworkOutcome::LeftAlone } else { NetworkOutcome::NoFiles(service) };
+                if is_empty { NetworkOutcome::NotManaged } else { NetworkOutcome::NoFiles(service) };
             return Ok((None, outcome));
         }
         let known = self.storage.network_before(service).map_err(network_error("read", service))?;
