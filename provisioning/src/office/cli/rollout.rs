@@ -45,7 +45,7 @@ A bundle with secrets in clear is never offered: bring it to its box from secret
 
 The command may be stopped and started again at any time: it goes on where the sites are.
 
-Exit code 1 if a site has failed, or no site was there.")]
+Exit code 1 if a site has failed, or no site was reachable.")]
 pub(super) struct RolloutOptions {
     /// Sites to offer bundles to; all by default.
     #[arg(value_name = "SITE", value_parser = super::label)]
