@@ -55,7 +55,7 @@ fn what_is_refused_changes_nothing_and_says_why() {
         (bundle(3), "which this box has had already"),
         (bundle(2), "older"),
         (damaged, "was changed after it was signed"),
-        (vec![0; 2 << 20], "no file of at most 1048576 bytes"),
+        (vec![0; 2 << 20], "not a regular file of at most 1048576 bytes"),
     ] {
         dir.load(&bytes);
         let bundles = dir.open();

@@ -77,7 +77,7 @@ async fn no_redirect_is_followed_and_no_answer_is_taken_for_a_bundle() {
         (b"HTTP/1.1 404 Not Found\r\n\r\n".to_vec(), PullFault::Unavailable, "answered 404"),
         (b"220 ftp\r\n".to_vec(), PullFault::Unavailable, "did not send a valid HTTP response"),
         (Vec::new(), PullFault::Unavailable, "did not send a valid HTTP response"),
-        (ok(&bundle(3))[..600].to_vec(), PullFault::Unavailable, "its answer was cut"),
+        (ok(&bundle(3))[..600].to_vec(), PullFault::Unavailable, "it was truncated"),
         (ok(&vec![0; MAX_BUNDLE_BYTES + 1]), PullFault::Mismatch, "more than 1048576 bytes"),
         (endless, PullFault::Mismatch, "more than 1048576 bytes"),
     ] {
