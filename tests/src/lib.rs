@@ -72,5 +72,5 @@ pub use subscriber::{Message, Subscriber};
 pub use third_party_plc::{PlcMemory, ThirdPartyPlc};
 pub use timeouts::{EVENT_TIMEOUT, RECOVERY_TIMEOUT, STOP_TIMEOUT};
 pub use tunnel_testbed::{TunnelTestbed, TunnelTestbedBuilder};
-pub use wireguard_go::WireguardGo;
+pub use wireguard_go::{ControlSocket, WireguardGo};
 pub use wireguard_interface::WireguardInterface;

@@ -292,8 +292,11 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
         let has_files = contents.network.keys().any(|name| name.ends_with(extension));
         if !has_files && own.network.is_none() {
             let is_empty = contents.network.is_empty();
-            let outcome =
-                if is_empty { NetworkOutcome::NotManaged } else { NetworkOutcome::NoFiles(service) };
+            let outcome = if is_empty {
+                NetworkOutcome::NotManaged
+            } else {
+                NetworkOutcome::NoFiles(service)
+            };
             return Ok((None, outcome));
         }
         let known = self.storage.network_before(service).map_err(network_error("read", service))?;
