@@ -1,7 +1,12 @@
 //! Three sites are set up with nothing but the commands of a page of the book, typed as an operator
 //! would: from `edge-provision init` to the values at the hub, through the tunnel. Then bundles with
 //! faults are rolled out: every site is back by itself, says why, and stays back.
-#![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test code may stop on the spot"
+)]
 
 mod faults;
 mod page;
