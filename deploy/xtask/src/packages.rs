@@ -29,6 +29,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("mount", "mounts a file system on a loop device"),
     ("nats-server", "a cluster of three brokers"),
     ("nftables", "firewalls of sites and routers"),
+    ("nginx", "the web server with the bundles"),
     ("nodejs", "runs modbus-serial, a PLC, and Node-RED"),
     ("npm", "installs modbus-serial and Node-RED below target/"),
     ("openssl", "verifies the certificates of the authority; servers with outdated TLS"),

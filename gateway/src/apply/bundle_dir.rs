@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use provisioning::bundle::{
     Bundle, GATEWAY_TOML, MAX_BUNDLE_BYTES, SEALED_SECRETS, SECRETS_DIR, SigningKeys,
 };
-use provisioning::regular_file;
 use provisioning::trial::{TrialSlot, TrialStorage};
+use provisioning::{atomic_file, regular_file};
 
-use crate::state_file::replace_atomically;
+use crate::state_file::OWNER_ONLY;
 
 /// Name of the directory in `state_dir`.
 const BUNDLE_DIR: &str = "bundle";
@@ -145,7 +145,7 @@ impl BundleDir {
     /// Replaces a file in one step.
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
         create_dir(&self.dir)?;
-        replace_atomically(&self.dir.join(name), content)
+        atomic_file::replace(&self.dir.join(name), content, OWNER_ONLY)
     }
 }
 

@@ -64,6 +64,12 @@ pub const EDITOR_PORT: Setting = Setting {
     default: "set by the tests",
     meaning: "Port of the editor, passed to the settings of Node-RED.",
 };
+/// Roll-outs with faults.
+pub const FAULT_ROUNDS: Setting = Setting {
+    name: "E2E_FAULT_ROUNDS",
+    default: "1",
+    meaning: "Roll-outs of three faults to three sites; in five, each site gets each fault.",
+};
 /// Outage of the hub of the simulated fleet.
 pub const FLEET_OUTAGE: Setting = Setting {
     name: "E2E_FLEET_OUTAGE",
@@ -186,7 +192,7 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 28] = [
+pub const ALL: [Setting; 29] = [
     ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
@@ -195,6 +201,7 @@ pub const ALL: [Setting; 28] = [
     CUTS,
     DASHBOARD_SECONDS,
     EDITOR_PORT,
+    FAULT_ROUNDS,
     FLEET_OUTAGE,
     FLEET_SITES,
     GATEWAY,

@@ -140,7 +140,7 @@ fn a_damaged_record_gives_way_to_the_bundle_that_a_person_brings() {
 #[test]
 fn what_an_interrupted_write_left_is_in_nobodys_way() {
     let dir = StateDir::with_confirmed(3);
-    for name in ["record.new", "b.new", "keys.new"] {
+    for name in ["record.new", "b.tar.new", "keys.new"] {
         fs::write(dir.path(name), "half").unwrap();
     }
     fs::create_dir_all(dir.path("b-new/secrets")).unwrap();
@@ -162,7 +162,7 @@ fn unblock(dir: &StateDir, name: &str) {
 
 #[test]
 fn a_bundle_that_the_disk_does_not_take_waits_for_room_and_is_not_in_use() {
-    for file in ["keys", "b", "record"] {
+    for file in ["keys", "b.tar", "record"] {
         let dir = StateDir::with_confirmed(3);
         let mut bundles = dir.open();
         dir.load(&bundle(4));
