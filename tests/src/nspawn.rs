@@ -261,7 +261,13 @@ impl NspawnMachine {
         })
     }
 
-    /// Returns the journal of a unit, from its first line.
+    /// Returns what the journal has about a unit, from its first line, of it and of systemd.
+    #[must_use]
+    pub fn journal_text(&self, unit: &str) -> String {
+        self.run("journalctl", &["--no-pager", "--output=cat", "--unit", unit])
+    }
+
+    /// Follows the journal of a unit, from its first line.
     #[must_use]
     pub fn journal(&self, unit: &str) -> UnitJournal {
         let mut command = self.command("journalctl");
@@ -343,18 +349,6 @@ impl BootedSystem {
 }
 
 impl UnitJournal {
-    /// Returns the lines so far, without those of systemd about the unit.
-    #[must_use]
-    pub fn text(&self) -> String {
-        self.log.text()
-    }
-
-    /// Returns the number of lines so far.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.log.text().lines().count()
-    }
-
     /// Waits for the first line, past or future, that contains `part`.
     ///
     /// # Panics
