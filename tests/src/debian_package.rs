@@ -27,9 +27,13 @@ impl DebianPackage {
             .output()
             .expect("xtask can be started");
         assert!(built.status.success(), "{built:?}");
-        let output = String::from_utf8_lossy(&built.stdout).into_owned();
-        let path = output.lines().last().expect("its last line is the path");
-        Self { path: path.into(), _dir: dir }
+        let files = fs::read_dir(dir.path()).expect("its own directory is readable");
+        let mut paths = files.map(|file| file.expect("its own directory is readable").path());
+        let is_it = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.starts_with("edge-gateway_") && name.ends_with(".deb")
+        };
+        Self { path: paths.find(is_it).expect("xtask writes the package"), _dir: dir }
     }
 
     /// Returns the same package with a later version.
