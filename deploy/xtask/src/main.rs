@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod deb;
+mod debian;
 mod docs;
 mod guest;
 mod long;

@@ -187,6 +187,7 @@ fn open_state(dirs: &BoxDirs) -> Result<StateFiles, HelperError> {
 
 fn load(options: &BoxLoadOptions) -> Result<u8, HelperError> {
     let state = open_state(&options.dirs)?;
+    RunDir::open(&options.dirs.run_dir)?;
     let limit = MAX_BUNDLE_BYTES as u64;
     // The person names the file, so a link is followed; it is opened once and read once.
     let bytes = crate::regular_file::read(&options.bundle, limit)
@@ -224,12 +225,13 @@ fn stick(options: &StickOptions) -> Result<u8, HelperError> {
     let mounted_at = mounted.as_ref().map(|(_, path)| path);
     // The command line has either.
     let Some(path) = mounted_at.or(options.dir.as_ref()) else { return Ok(EXIT_NEGATIVE) };
+    let run_dir = RunDir::open(&dirs.run_dir)?;
     let (report, enrolment) = serve_stick(options, path)?;
     report.lines.iter().for_each(|line| say(line));
     if let Some((mounted, _)) = &mounted {
         mounted.make_writable()?;
     }
-    let status = RunDir::open(&dirs.run_dir)?.status();
+    let status = run_dir.status();
     let stick = OpenDir::open(path).map_err(HelperError::io("use", path.display()))?;
     write_files(&stick, &enrolment, &report, status.as_deref())?;
     // Closed first: an open directory keeps the stick busy.

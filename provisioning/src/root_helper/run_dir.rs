@@ -30,10 +30,18 @@ pub(super) struct RunDir {
 }
 
 impl RunDir {
-    /// Opens the directory, and makes it if it is missing.
+    /// Opens the directory, and makes it if it is missing. It tells the gateway that this program
+    /// decrypts the secrets of its bundles, so it has to be there before the gateway takes one.
     pub(super) fn open(path: &Path) -> Result<Self, HelperError> {
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
-        let dir = made.and_then(|()| OpenDir::open(path));
+        let is_new = !path.exists();
+        let made = DirBuilder::new().recursive(true).create(path);
+        let dir = made.and_then(|()| {
+            if is_new {
+                // Not as the umask of a person's shell says.
+                fs::set_permissions(path, Permissions::from_mode(0o755))?;
+            }
+            OpenDir::open(path)
+        });
         let dir = dir.map_err(HelperError::io("use", path.display()))?;
         Ok(Self { path: path.to_owned(), dir })
     }

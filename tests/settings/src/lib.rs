@@ -58,6 +58,12 @@ pub const DASHBOARD_SECONDS: Setting = Setting {
     default: "3",
     meaning: "Seconds for which the dashboard in Node-RED is watched after the broker was away.",
 };
+/// Directory of the Debian 13 that the containers boot.
+pub const DEBIAN: Setting = Setting {
+    name: "E2E_DEBIAN",
+    default: "`target/debian-13`",
+    meaning: "Directory with the Debian 13 that the containers of systemd-nspawn boot.",
+};
 /// Port of Node-RED's editor.
 pub const EDITOR_PORT: Setting = Setting {
     name: "E2E_EDITOR_PORT",
@@ -200,6 +206,7 @@ pub const ALL: [Setting; 29] = [
     CRASHES,
     CUTS,
     DASHBOARD_SECONDS,
+    DEBIAN,
     EDITOR_PORT,
     FAULT_ROUNDS,
     FLEET_OUTAGE,

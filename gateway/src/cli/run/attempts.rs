@@ -26,6 +26,10 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Pause before the same configuration is tried again; it doubles each time.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// How often the service manager hears of a job that takes longer than usual.
+const BUSY_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest job of which the service manager hears; after that it restarts the service.
+const BUSY_LIMIT: Duration = Duration::from_mins(2);
 /// Time for something on this machine that is in the way of a bundle on trial to end.
 const BLOCKED_LIMIT: Duration = Duration::from_mins(10);
 
@@ -153,15 +157,26 @@ pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken
     }
 }
 
-/// Runs a job on a blocking thread. The stop does not wait for a disk that does not answer.
+/// Runs a job on a blocking thread. The stop does not wait for a disk that does not answer, and the
+/// service manager waits for [`BUSY_LIMIT`]: `edge-gateway-box` may take a minute to set up a
+/// network.
 async fn on_disk<T: Send + 'static>(
     stop: &CancellationToken,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ProcessEnd> {
-    match stop.run_until_cancelled(spawn_blocking(job)).await {
-        Some(Ok(done)) => Ok(done),
-        Some(Err(_)) => Err(ProcessEnd::Exit(EXIT_NEGATIVE)),
-        None => Err(ProcessEnd::Exit(EXIT_OK)),
+    let mut job = spawn_blocking(job);
+    let started_at = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut job => return done.map_err(|_| ProcessEnd::Exit(EXIT_NEGATIVE)),
+            () = stop.cancelled() => return Err(ProcessEnd::Exit(EXIT_OK)),
+            () = sleep(BUSY_INTERVAL) => {
+                if started_at.elapsed() < BUSY_LIMIT {
+                    systemd::notify_busy(BUSY_INTERVAL * 10);
+                }
+            }
+        }
     }
 }
 
