@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::thread;
 
-use provisioning::bundle::{Acceptance, BundleSource, verify};
+use provisioning::bundle::{BundleSource, VerifyPolicy, verify};
 use ring::digest::{SHA256, digest};
 
 use crate::{Namespace, Office, Process, Subscriber, WireguardInterface};
@@ -76,14 +76,14 @@ impl OfficeHub {
 }
 
 fn counter_of(bundle: &[u8]) -> u64 {
-    let acceptance = Acceptance {
+    let policy = VerifyPolicy {
         keys: None,
         gateway: None,
         tunnel_public_key: None,
         last_counter: None,
         source: BundleSource::ByHand,
     };
-    verify(bundle, &acceptance).expect("it was built").bundle.manifest().counter
+    verify(bundle, &policy).expect("it was built").bundle.manifest().counter
 }
 
 /// Serves the files of a directory below `/bundles/`, on port 80 in the tunnel, until the test

@@ -198,7 +198,7 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 29] = [
+pub const ALL: [Setting; 30] = [
     ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
