@@ -23,7 +23,7 @@ fn keys_that_the_hub_knows_are_used_when_their_files_change_and_unusable_ones_ar
     let behind = broker.url().trim_start_matches("mqtt://").parse().expect("an address");
     let hub = LocalHub::start(key.public_key(), Some(preshared), behind);
     let other_key = PrivateKey::generate();
-    let own_file = dir.write_private("tunnel.key", &*other_key.expose());
+    let own_file = dir.write_private("tunnel.key", &other_key.expose());
     let preshared_file = dir.write_private("preshared", PRESHARED[1]);
     let address = LocalHub::ADDRESS;
     let section = PlcConfig::new("p", "M241", plc.address())
@@ -48,7 +48,7 @@ fn keys_that_the_hub_knows_are_used_when_their_files_change_and_unusable_ones_ar
     gateway.wait_for_metric(polled, EVENT_TIMEOUT, |now| now > before + 3.0);
 
     dir.write_private("preshared", PRESHARED[0]);
-    dir.write_private("tunnel.key", &*key.expose());
+    dir.write_private("tunnel.key", &key.expose());
 
     data.next(RECOVERY_TIMEOUT);
     assert_eq!(gateway.id(), process);

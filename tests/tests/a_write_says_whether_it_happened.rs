@@ -5,8 +5,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use e2e::{
-    EVENT_TIMEOUT, Gateway, GatewayConfig, Mosquitto, PlcConfig, Pymodbus, RECOVERY_TIMEOUT,
-    Retain, STOP_TIMEOUT, Subscriber, eventually,
+    EVENT_TIMEOUT, Gateway, GatewayConfig, Message, Mosquitto, PlcConfig, Pymodbus,
+    RECOVERY_TIMEOUT, Retain, STOP_TIMEOUT, Subscriber, eventually,
 };
 use provisioning::plc::Table;
 use serde_json::{Value, json};
@@ -61,7 +61,8 @@ impl Site {
 
     /// Returns the next reply to the command of this id.
     fn reply_to(&self, id: &str, timeout: Duration) -> Value {
-        self.replies.wait_for(id, timeout, |reply| reply.json()["id"] == id).json()
+        let is_to = |reply: &Message| reply.json().get("id").is_some_and(|found| found == id);
+        self.replies.wait_for(id, timeout, is_to).json()
     }
 
     fn words(&mut self, first: u16, count: u16) -> Vec<u16> {
