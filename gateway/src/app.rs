@@ -12,6 +12,8 @@ mod open_files;
 mod order_channels;
 mod pump;
 pub(crate) mod systemd;
+mod tunnel_keys;
+mod watched_files;
 
 use std::io;
 use std::path::Path;
@@ -26,9 +28,10 @@ use tokio_util::sync::CancellationToken;
 use self::certificates::CertificateEnds;
 use self::network::Network;
 use self::pump::{BundleChannels, CommandInputs, HealthInputs, Pump, QueueStorage};
+pub use self::watched_files::WatchedFiles;
 use crate::apply::{ApplyInputs, ApplySettings, BundleTask, Bundles, WebFile};
 use crate::metrics::Metrics;
-use crate::model::WriteOrder;
+use crate::model::PlcOrder;
 use crate::mqtt::{self, Acknowledgements, ClientSettings, SessionPersistence};
 use crate::plc::{self, ConnectionSlots};
 use crate::queue::storage::{DirStorage, DirStorageError};
@@ -91,29 +94,55 @@ pub enum AppError {
 pub enum RunOutcome {
     /// It was stopped.
     Stopped,
-    /// It has to start again, with the configuration of another bundle.
+    /// It has to start again, with the configuration of another bundle, or with other keys.
     Restart,
 }
 
-/// Runs the gateway until `stop` fires, or until another bundle is to be used, then drains it.
-/// Takes `bundles`, if there are any, when nothing can prevent the start any more.
+/// The tasks of a running gateway.
+struct RunningStages {
+    network: Network,
+    serving: Stage,
+    publishing: Stage,
+    pumping: Stage,
+    polling: Stage,
+}
+
+/// Runs the gateway until `stop` fires, or until another bundle or other keys of the tunnel are to
+/// be used, then drains it. `files` are those that `loaded` was read from, if they are to be read
+/// again. Takes `bundles`, if there are any, when nothing can prevent the start any more.
 ///
 /// # Errors
 /// Fails when a listener cannot be opened, when another gateway uses `state_dir`, or when a task
 /// ends before the stop.
 pub async fn run(
     loaded: LoadedConfig,
+    files: Option<WatchedFiles>,
     bundles: &mut Option<Bundles>,
     stop: CancellationToken,
 ) -> Result<RunOutcome, AppError> {
+    let (restart, fatal) = (CancellationToken::new(), CancellationToken::new());
+    let stages = start(loaded, files, bundles, &restart, &fatal).await?;
+    let end = wait_for_end(&stop, &restart, &fatal).await;
+    stages.drain().await;
+    end
+}
+
+/// Starts all tasks of the gateway. They cancel `restart` when it is to start again, and `fatal`
+/// when one of them ends too early.
+async fn start(
+    loaded: LoadedConfig,
+    files: Option<WatchedFiles>,
+    bundles: &mut Option<Bundles>,
+    restart: &CancellationToken,
+    fatal: &CancellationToken,
+) -> Result<RunningStages, AppError> {
     let LoadedConfig { config, hash, .. } = loaded;
     let slots = prepare_process(&config);
     let metrics = Metrics::new(&config, &hash)?;
     let state_dir = config.gateway.state_dir.clone();
     // First, because it fails if another gateway uses this `state_dir`: nothing else is open yet.
     let status_socket = local_socket::bind(&state_dir).await?;
-    let fatal = CancellationToken::new();
-    let mut network = Network::open(&config, &fatal).await?;
+    let mut network = Network::open(&config, fatal).await?;
     let (plc_events, from_plcs) = mpsc::channel(PLC_EVENT_CAPACITY);
     let (outbox, outgoing) = mpsc::channel(mqtt::OUTBOX_CAPACITY);
     let (mqtt_events, from_broker) = mpsc::channel(2 * mqtt::MAX_INFLIGHT);
@@ -132,11 +161,11 @@ pub async fn run(
     let mut pump = Pump::new(&config, &hash, &metrics, inputs, ends, command_inputs);
     let router = web::router(sources(&config, &metrics, &mut pump));
     let serving = Stage::new("serving");
-    network.serve(&router, &serving, &fatal);
+    network.serve(&router, &serving, fatal);
     let router = router.merge(local_write::router(local_commands));
     serving
         .spawn(fatal.clone(), |stop| local_socket::serve(state_dir, status_socket, router, stop));
-    let restart = CancellationToken::new();
+    network.follow_keys(&config, files, restart.clone(), fatal);
     if let Some(bundles) = bundles.take() {
         let task = bundle_task(&config, bundles, &mut pump, &network, &metrics);
         let restart = restart.clone();
@@ -157,29 +186,34 @@ pub async fn run(
     });
     let pumping = Stage::new("pumping");
     pumping.spawn(fatal.clone(), |_| pump.run(from_plcs, from_broker, DRAIN_GRACE));
-    let polling = start_polling(endpoints, order_channels.receivers, &plc_events, &slots, &fatal);
+    let polling = start_polling(endpoints, order_channels.receivers, &plc_events, &slots, fatal);
     // The pump begins to drain when the last sender is gone, so only the PLC tasks may hold one.
     drop(plc_events);
+    Ok(RunningStages { network, serving, publishing, pumping, polling })
+}
 
-    let end = wait_for_end(&stop, &restart, &fatal).await;
-    // Each stage ends when its source does: the PLC tasks at the token, the pump when the last PLC
-    // task has ended and the queue is empty, the MQTT task when the pump has closed the outbox.
-    tokio::join!(
-        polling.drain(POLLING_GRACE),
-        pumping.drain(POLLING_GRACE + DRAIN_GRACE),
-        publishing.drain(POLLING_GRACE + 2 * DRAIN_GRACE),
-    );
-    // Status and metrics are served until the queue is drained.
-    serving.drain(Duration::from_secs(1)).await;
-    // The tunnel last: the drained messages and the DISCONNECT went through it.
-    network.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
-    end
+impl RunningStages {
+    /// Stops all tasks, and publishes what is queued as far as time allows.
+    async fn drain(self) {
+        // Each stage ends when its source does: the PLC tasks at the token, the pump when the last
+        // PLC task has ended and the queue is empty, the MQTT task when the pump has closed the
+        // outbox.
+        tokio::join!(
+            self.polling.drain(POLLING_GRACE),
+            self.pumping.drain(POLLING_GRACE + DRAIN_GRACE),
+            self.publishing.drain(POLLING_GRACE + 2 * DRAIN_GRACE),
+        );
+        // Status and metrics are served until the queue is drained.
+        self.serving.drain(Duration::from_secs(1)).await;
+        // The tunnel last: the drained messages and the DISCONNECT went through it.
+        self.network.into_stage().drain(TUNNEL_CLOSE_GRACE).await;
+    }
 }
 
 /// Starts the tasks that read the PLCs.
 fn start_polling(
     endpoints: Vec<plc::Endpoint>,
-    orders: Vec<mpsc::Receiver<WriteOrder>>,
+    orders: Vec<mpsc::Receiver<PlcOrder>>,
     plc_events: &mpsc::Sender<plc::PlcEvent>,
     slots: &ConnectionSlots,
     fatal: &CancellationToken,
@@ -292,8 +326,8 @@ fn subscriptions(config: &Config) -> Vec<String> {
     commands.into_iter().chain(offers).collect()
 }
 
-/// Returns whether the broker keeps commands for a gateway that is away. A kept session and QoS 2
-/// exclude each other: docs/decisions/0010.
+/// Returns whether the broker keeps commands for a gateway that is away. A persistent session and
+/// QoS 2 exclude each other: docs/decisions/0010.
 fn session_persistence(config: &Config) -> SessionPersistence {
     let is_writable = config.plcs.iter().any(Plc::is_writable);
     let publishes_qos_2 = config.plcs.iter().any(|plc| plc.publish.qos == Qos::ExactlyOnce);
@@ -301,7 +335,7 @@ fn session_persistence(config: &Config) -> SessionPersistence {
     if !is_writable || publishes_qos_2 || expiry.is_zero() {
         SessionPersistence::Clean
     } else {
-        SessionPersistence::Kept { expiry }
+        SessionPersistence::Persistent { expiry }
     }
 }
 
@@ -346,8 +380,8 @@ mod tests {
         tags[0].write = Some(Box::new(WriteRule::default()));
         assert_eq!(subscriptions(&config), ["edge/amsterdam-01/set/+"]);
         for (qos, expected) in [
-            (Qos::AtMostOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
-            (Qos::AtLeastOnce, SessionPersistence::Kept { expiry: Duration::from_secs(60) }),
+            (Qos::AtMostOnce, SessionPersistence::Persistent { expiry: Duration::from_secs(60) }),
+            (Qos::AtLeastOnce, SessionPersistence::Persistent { expiry: Duration::from_secs(60) }),
             (Qos::ExactlyOnce, SessionPersistence::Clean),
         ] {
             config.plcs[1].publish.qos = qos;

@@ -4,7 +4,7 @@
 //! A bundle comes from a person, in a file, or from the office: it publishes an offer, and the
 //! gateway fetches the bundle from the web server that its present configuration names. The bundle
 //! is verified and staged; then the gateway starts again with it. It is confirmed when everything
-//! was reached with it that the next change needs, and taken back otherwise.
+//! was reached with it that the next change needs, and rolled back otherwise.
 
 mod active;
 mod bundle_dir;
@@ -16,8 +16,8 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use provisioning::bundle::BundleSource;
-use provisioning::trial::{Evidence, RevertReason, TrialOrigin, Verdict};
+use provisioning::bundle::{BundleOffer, BundleSource};
+use provisioning::trial::{Evidence, RevertReason, TrialDecision};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -25,10 +25,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tunnel::{PublicKey, TunnelReport};
 
-pub use active::{ActiveBundle, BOX_RUN_DIR, Bundles, BundlesError, StageError, file_in_use};
+pub use active::{ActiveBundle, BOX_RUN_DIR, Bundles, BundlesError, StagingError, file_in_use};
 pub use fetch::{PullError, WebFile};
-pub use offer::{Offer, OfferDesk, OfferVerdict, PullFault};
-pub use sentence::{BundleEvent, BundleSentence, BundleState};
+pub use offer::{OfferTracker, OfferVerdict, PullFault};
+pub use sentence::{BundleEvent, BundleSentence};
 
 use self::active::{ActiveTrial, InboxVerdict, unusable};
 use crate::metrics::{BundleMetrics, OfferOutcome};
@@ -43,10 +43,10 @@ const INBOX_INTERVAL: Duration = Duration::from_secs(3);
 /// How often the running time of a trial is recorded: what is not recorded does not count after a
 /// power cut.
 const RECORD_INTERVAL: Duration = Duration::from_secs(30);
-/// Pause between two attempts to fetch the manifest of the bundle on trial.
-const PROOF_PAUSE: Duration = Duration::from_secs(10);
-/// Time for the pump to take the last words of a configuration.
-const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause between attempts to fetch the bundle on trial again.
+const REFETCH_PAUSE: Duration = Duration::from_secs(10);
+/// Time for the pump to queue the event before the restart.
+const EVENT_QUEUED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the session with the broker shows, since it began.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -103,14 +103,14 @@ pub struct BundleTask {
     inputs: ApplyInputs,
     reports: mpsc::Sender<BundleReport>,
     metrics: BundleMetrics,
-    offers: OfferDesk,
+    offers: OfferTracker,
     /// Largest counter that was offered since the start.
     largest_offer: u64,
     /// Time since the boot up to which the running time is recorded.
     recorded_at: Duration,
     /// Whether the bundle on trial was fetched again.
-    has_proof: bool,
-    next_proof: Option<Instant>,
+    is_refetched: bool,
+    next_refetch: Option<Instant>,
     next_inbox: Instant,
     /// What the status says.
     shown: Option<BundleEvent>,
@@ -137,11 +137,11 @@ impl BundleTask {
             inputs,
             reports,
             metrics,
-            offers: OfferDesk::default(),
+            offers: OfferTracker::default(),
             largest_offer: 0,
             recorded_at: since_boot(),
-            has_proof: false,
-            next_proof: None,
+            is_refetched: false,
+            next_refetch: None,
             next_inbox: now(),
             shown: None,
         }
@@ -182,11 +182,11 @@ impl BundleTask {
         for event in events.unwrap_or_default() {
             self.publish(event).await;
         }
-        self.show_rest().await;
+        self.show_last_reverted().await;
     }
 
-    /// Shows what is to be known while nothing happens: the bundle that was taken back.
-    async fn show_rest(&mut self) {
+    /// Shows the last rollback, if any.
+    async fn show_last_reverted(&mut self) {
         let reverted = self.bundles.as_ref().and_then(|bundles| bundles.last_reverted());
         self.show(reverted).await;
     }
@@ -196,7 +196,7 @@ impl BundleTask {
         let last = bundles.trials.record().last_counter();
         let message = self.inputs.offers.borrow_and_update().clone();
         let Some(payload) = message else { return };
-        let offered = Offer::parse(&payload).map_or(0, |offer| offer.counter);
+        let offered = BundleOffer::parse(&payload).map_or(0, |offer| offer.counter);
         self.largest_offer = self.largest_offer.max(offered);
         let verdict = self.offers.on_message(&payload, last, now());
         let outcome = match verdict {
@@ -208,7 +208,7 @@ impl BundleTask {
         self.metrics.count_offer(outcome);
         // What was said about the offer before is over.
         if verdict == OfferVerdict::Withdrawn {
-            self.show_rest().await;
+            self.show_last_reverted().await;
         }
     }
 
@@ -216,37 +216,37 @@ impl BundleTask {
     async fn advance(&mut self) -> bool {
         if let Some(trial) = self.bundles.as_ref().and_then(|bundles| bundles.trial()) {
             let is_reverted = self.advance_trial(trial).await;
-            // While there is one to go back to, the next one waits for the verdict.
-            if is_reverted || trial.left.is_some() {
+            // While there is one to roll back to, the next one waits for the verdict.
+            if is_reverted || trial.time_left.is_some() {
                 return is_reverted;
             }
         }
         self.take_inbox().await || self.pull().await
     }
 
-    /// Judges the bundle on trial. Returns whether it was taken back.
+    /// Judges the bundle on trial. Returns whether it was rolled back.
     async fn advance_trial(&mut self, trial: ActiveTrial) -> bool {
         let mut evidence = self.evidence(trial);
-        let with_proof = Evidence { manifest: true, ..evidence };
-        if !evidence.manifest && with_proof.missing().is_empty() {
-            self.fetch_proof().await;
+        let with_refetch = Evidence { bundle_refetched: true, ..evidence };
+        if !evidence.bundle_refetched && with_refetch.missing().is_empty() {
+            self.refetch_bundle().await;
             evidence = self.evidence(trial);
         }
         let running = since_boot().saturating_sub(self.recorded_at);
         let Some(bundles) = &self.bundles else { return false };
         match bundles.trials.judge(&evidence, running) {
-            Verdict::Confirm => {
+            TrialDecision::Confirm => {
                 self.confirm(trial.counter).await;
                 false
             }
-            Verdict::Revert(reason) => self.revert(reason).await,
-            Verdict::Wait => {
+            TrialDecision::Revert(reason) => self.revert(reason).await,
+            TrialDecision::Wait => {
                 if running >= RECORD_INTERVAL {
                     self.record_running_time().await;
                 }
-                let left = trial.left.map(|left| left.as_secs().div_ceil(60));
+                let minutes_left = trial.time_left.map(|left| left.as_secs().div_ceil(60));
                 let missing = evidence.missing();
-                let sentence = BundleSentence::on_trial(trial.counter, &missing, left);
+                let sentence = BundleSentence::on_trial(trial.counter, &missing, minutes_left);
                 self.show(Some(BundleEvent::new(&sentence))).await;
                 false
             }
@@ -258,27 +258,27 @@ impl BundleTask {
         let session = *self.inputs.session.borrow();
         let tunnel = self.inputs.tunnel.as_ref();
         let is_offered_again =
-            trial.origin == TrialOrigin::ByHand || self.largest_offer >= trial.counter;
+            trial.source == BundleSource::ByHand || self.largest_offer >= trial.counter;
         Evidence {
             tunnel: tunnel.is_none_or(|report| report.borrow().state.has_session()),
             broker: session.is_connected,
             offer: session.is_connected && !session.offer_refused && is_offered_again,
             set: session.is_connected && !session.set_refused,
             status: session.status_accepted,
-            manifest: self.has_proof || self.settings.url.is_none(),
+            bundle_refetched: self.is_refetched || self.settings.url.is_none(),
         }
     }
 
     /// Fetches the bundle on trial by its own configuration, or a later one of this gateway: the
     /// office may have made the next one meanwhile.
-    async fn fetch_proof(&mut self) {
+    async fn refetch_bundle(&mut self) {
         let Some(url) = self.settings.url.clone() else { return };
-        if self.next_proof.is_some_and(|next| now() < next) {
+        if self.next_refetch.is_some_and(|next| now() < next) {
             return;
         }
-        self.next_proof = Some(now() + PROOF_PAUSE);
+        self.next_refetch = Some(now() + REFETCH_PAUSE);
         let fetched = fetch::fetch(&self.inputs.uplink, &url).await;
-        self.has_proof = match fetched {
+        self.is_refetched = match fetched {
             Ok(bytes) => {
                 self.with_bundles(move |bundles| bundles.is_own_or_later(&bytes)).await
                     == Some(true)
@@ -303,7 +303,7 @@ impl BundleTask {
         }
     }
 
-    /// Takes the bundle on trial back. Returns whether that is recorded.
+    /// Rolls back the bundle on trial. Returns whether that is recorded.
     async fn revert(&mut self, reason: RevertReason) -> bool {
         let reverted = self.with_bundles(|bundles| {
             let reverted = bundles.revert(reason);
@@ -339,7 +339,7 @@ impl BundleTask {
             // It changes nothing about the gateway: the person reads `inbox.refused`.
             Some(InboxVerdict::Refused(event)) => {
                 self.publish(event).await;
-                self.show_rest().await;
+                self.show_last_reverted().await;
                 false
             }
             Some(InboxVerdict::NotStored(event)) => {
@@ -410,16 +410,16 @@ impl BundleTask {
         self.shown = Some(event.clone());
         if self.reports.send(BundleReport::Event(event, done)).await.is_ok() {
             // A pump that is busy for longer must not hold up a change that brings the hub back.
-            let _ = timeout(LAST_WORDS_TIMEOUT, queued).await;
+            let _ = timeout(EVENT_QUEUED_TIMEOUT, queued).await;
         }
     }
 
     async fn record_running_time(&mut self) {
         let now = since_boot();
         let running = now.saturating_sub(std::mem::replace(&mut self.recorded_at, now));
-        // The first bundle has no limit, and may wait for its hub for weeks: a card would wear.
+        // The first bundle has no limit, and may wait for its hub for weeks: flash would wear.
         let trial = self.bundles.as_ref().and_then(|bundles| bundles.trial());
-        if trial.is_none_or(|trial| trial.left.is_none()) {
+        if trial.is_none_or(|trial| trial.time_left.is_none()) {
             return;
         }
         let recorded =

@@ -1,4 +1,4 @@
-//! Commands from the broker and from this machine: from a payload to a checked [`WriteOrder`], and
+//! Commands from the broker and from this machine: from a payload to a checked [`PlcOrder`], and
 //! from the report of the PLC to the one reply. Pure: the caller receives, stores, sends.
 //!
 //! A command is refused at once, or accepted. An accepted one is recorded in the ledger first; when
@@ -6,10 +6,10 @@
 //! record at every moment, and a command whose id was used before is never carried out again.
 
 mod allow_list;
-mod desk;
 mod ledger;
 mod message;
 mod plc;
+mod processor;
 mod reason;
 mod reply;
 mod report;
@@ -18,12 +18,12 @@ mod strict_json;
 pub(crate) mod tests;
 mod trail;
 
-pub use desk::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
 pub use ledger::LedgerBatch;
+pub use processor::{CommandEffect, CommandProcessor, CommandTime, IncomingCommand};
 pub use reason::{CommandReason, MessageFault};
 pub use reply::{CommandReply, CommandState};
 
-pub use crate::model::WriteOrder;
+pub use crate::model::PlcOrder;
 
 /// Longest payload of a command.
 pub const MAX_COMMAND_BYTES: usize = 64 << 10;

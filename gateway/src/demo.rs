@@ -79,7 +79,7 @@ pub async fn run(
 
     let gateway_stop = stop.child_token();
     let mut no_bundles = None;
-    let gateway = app::run(loaded, &mut no_bundles, gateway_stop.clone());
+    let gateway = app::run(loaded, None, &mut no_bundles, gateway_stop.clone());
     tokio::pin!(gateway);
     let mut checker = DemoChecker::new(plcs);
     let done = loop {

@@ -168,7 +168,7 @@ series! {
             gauge("edge_bundle_number", "Counter of the bundle in use; 0 without one."),
         pub on_trial: IntGauge = gauge(
             "edge_bundle_on_trial",
-            "1 while the bundle in use is on trial and may be taken back, else 0."
+            "1 while the bundle in use is on trial and may be rolled back, else 0."
         ),
     }
 }

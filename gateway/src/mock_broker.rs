@@ -52,7 +52,7 @@ pub struct Script {
     /// quality of service that the client asks for is granted.
     pub subscription: Option<u8>,
     /// Whether UNSUBSCRIBE is answered without effect, as by RabbitMQ 3.10 for the subscriptions of
-    /// a kept session.
+    /// a persistent session.
     pub keeps_subscriptions: bool,
     /// Filters to which the broker subscribes its client with every SUBSCRIBE, as EMQX does with
     /// `auto_subscribe`.

@@ -17,7 +17,7 @@ use provisioning::config::Tag;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 pub use clock::{ClockPeriod, TrustLevel};
-pub use escape::{Escaped, ForeignText, is_hidden};
+pub use escape::{Escaped, UntrustedText, is_hidden};
 pub use plc::{
     LearnedLimits, LostSession, PlcIdentity, ProgramSignature, ProgramState, ProgramStatus,
     QuarantinedTag, RateLimit, Rejection, StopCause,
@@ -29,8 +29,8 @@ pub use reply_to::{OwnTopics, ReplyTo, ReplyToError};
 pub use sentence::{Detail, Sentence, with_sources};
 pub use topic::{filter_matches, is_topic_filter};
 pub use write::{
-    ImageContent, ImageReport, ImageState, MaskedWord, NotSentReason, TagImage, WriteOrder,
-    WriteOutcome, WriteReport, WriteTask,
+    ImageContent, ImageReport, ImageState, MaskedWord, NotSentReason, OrderOutcome, OrderReport,
+    OrderTask, PlcOrder, TagImage,
 };
 
 /// A decoded value. REAL stays an `f32`, so that it prints as the shortest decimal of that REAL.

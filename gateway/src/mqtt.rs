@@ -42,7 +42,7 @@ use failure::SessionFailure;
 use inbox::Inbox;
 pub use reason_code::{NOT_AUTHORIZED, PACKET_TOO_LARGE};
 use session_loop::{SessionEnd, SessionTerms};
-use session_start::{KeptSessions, PauseCause, SessionRequest, SubscriptionPauses};
+use session_start::{PauseCause, PersistentSessions, SessionRequest, SubscriptionPauses};
 
 /// Most messages in flight at once. A broker may allow fewer (MQTT 5.0, receive maximum); the rest
 /// waits in the outbox.
@@ -54,7 +54,7 @@ pub const OUTBOX_CAPACITY: usize = MAX_INFLIGHT + 16;
 /// Pause between a session that the gateway ended and the next one.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 /// Target of the lines about sessions that the broker keeps: the log's limit counts them apart.
-const KEPT_SESSION: &str = "gateway::kept_session";
+const PERSISTENT_SESSION: &str = "gateway::persistent_session";
 
 /// The brokers, and how to connect to them.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ pub enum SessionPersistence {
     /// It forgets the session, and one that it kept before.
     Clean,
     /// It keeps the subscriptions, and stores what is published on them meanwhile.
-    Kept {
+    Persistent {
         /// For this long, in whole seconds. Under 3.1.1 the broker decides.
         expiry: Duration,
     },
@@ -260,7 +260,7 @@ pub async fn run(
     let traits = BrokerTraits::new(settings.connect_policy());
     let (connected, version) = (metrics.connected.clone(), metrics.version.clone());
     let hub_changes = settings.uplink.hub_changes();
-    let kept_sessions = KeptSessions::new(settings.persistence);
+    let persistent_sessions = PersistentSessions::new(settings.persistence);
     let mut client = MqttClient {
         settings,
         hub_changes,
@@ -270,7 +270,7 @@ pub async fn run(
         failover,
         traits,
         session: 0,
-        kept_sessions,
+        persistent_sessions,
         subscription_pauses: SubscriptionPauses::default(),
     };
     stop.run_until_cancelled(Box::pin(client.run())).await;
@@ -300,7 +300,7 @@ struct MqttClient {
     failover: BrokerFailover,
     traits: BrokerTraits,
     session: u32,
-    kept_sessions: KeptSessions,
+    persistent_sessions: PersistentSessions,
     subscription_pauses: SubscriptionPauses,
 }
 
@@ -331,23 +331,23 @@ impl MqttClient {
         let subscription_pause = self.subscription_pauses.current(number, now);
         let subscribes = subscription_pause.is_none() && !self.settings.subscriptions.is_empty();
         let request = self.traits.request(number, now);
-        let session = self.kept_sessions.request(number, request.version, subscribes);
+        let session = self.persistent_sessions.request(number, request.version, subscribes);
         let connected = self.connect(broker, &request, session, subscribes).await?;
         let name = broker.address.to_string();
         match connected {
             Ok(connection) => {
-                self.kept_sessions.on_connected(number, session);
+                self.persistent_sessions.on_connected(number, session);
                 let retry_at = self.traits.version_retry_at();
                 let subscribing =
                     subscription_pause.map(|(at, _)| (at, SessionFailure::SubscribeRetry));
                 let retrying = retry_at.map(|at| (at, SessionFailure::VersionRetry));
-                let interlude = self.kept_sessions.is_interlude(session, subscribes);
-                let ending = interlude.then_some((now, SessionFailure::KeptSessionEnded));
+                let is_discard = self.persistent_sessions.is_discard_session(session, subscribes);
+                let ending = is_discard.then_some((now, SessionFailure::KeptSessionEnded));
                 let renewal = subscribing.into_iter().chain(retrying).chain(ending);
                 let terms = SessionTerms {
                     session: self.session.wrapping_add(1),
                     is_kept: session.persistence != SessionPersistence::Clean,
-                    may_begin_clean: self.kept_sessions.may_begin_clean(number, session),
+                    may_begin_clean: self.persistent_sessions.may_begin_clean(number, session),
                     planned_renewal: renewal.min_by_key(|(at, _)| *at),
                 };
                 self.run_session(connection, request.version, name, terms).await
@@ -477,12 +477,12 @@ impl MqttClient {
     fn on_failure(&mut self, failure: &SessionFailure, broker: &str) {
         let number = self.failover.current();
         let pauses = self.subscription_pauses.on_failed(number, failure, Instant::now());
-        let begins_clean = self.kept_sessions.on_failed(number, failure);
+        let begins_clean = self.persistent_sessions.on_failed(number, failure);
         // Without subscriptions, the next session begins clean as well.
         let is_kept = self.settings.persistence != SessionPersistence::Clean;
         if begins_clean || pauses && is_kept {
             tracing::warn!(
-                target: KEPT_SESSION,
+                target: PERSISTENT_SESSION,
                 broker,
                 "the session that the broker keeps cannot be used and is ended: commands that wait \
                  there are lost"

@@ -2,7 +2,7 @@
 //!
 //! `poll` is the task; all I/O is there, in `connection` and in `modbus`, the only user of
 //! tokio_modbus. The rest decides, and is pure: `server` judges what was read for each `unit`,
-//! `write_visit` what to send for a write order, of which `order_queue` holds those that wait,
+//! `order_execution` what to send for a write order, of which `order_queue` holds those that wait,
 //! `request_tuner` adapts the requests to what the PLC rejects and `search_budget` bounds what that
 //! costs, `lost_registers` knows which orders may cost the session, `close_tracker` spaces the
 //! cycles of a server that closes connections, `identity_probe` and `device_name` know what the PLC
@@ -20,6 +20,7 @@ mod endpoint;
 mod identity_probe;
 mod lost_registers;
 mod modbus;
+mod order_execution;
 mod order_queue;
 mod plc_r;
 mod poll;
@@ -33,7 +34,6 @@ mod silent_units;
 mod tests;
 mod unit;
 mod unit_backoff;
-mod write_visit;
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ pub use diagnosis::PlcDiagnosis;
 pub use endpoint::group_by_address;
 
 use crate::metrics::PlcMetrics;
-use crate::model::{WriteOrder, WriteReport};
+use crate::model::{OrderReport, PlcOrder};
 use crate::schedule::{RetryBackoff, RetryPolicy};
 use poll::Poller;
 
@@ -79,7 +79,7 @@ pub struct Endpoint {
 #[derive(Debug)]
 pub struct PollChannels {
     /// What to write. Its capacity bounds the number of orders that wait. Orders pass polls.
-    pub orders: mpsc::Receiver<WriteOrder>,
+    pub orders: mpsc::Receiver<PlcOrder>,
     /// What the task reports.
     pub events: mpsc::Sender<PlcEvent>,
 }
@@ -125,7 +125,7 @@ pub enum PlcEvent {
         limit: Option<RateLimit>,
     },
     /// What became of a write order; exactly one for each order for a PLC of the connection.
-    Written(Box<WriteReport>),
+    Written(Box<OrderReport>),
     /// What was learned about the requests changed.
     Learned {
         /// Index into `config::Config::plcs`.

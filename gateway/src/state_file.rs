@@ -1,16 +1,17 @@
 //! Small state files in `state_dir` that survive a restart.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use provisioning::regular_file;
+use provisioning::{atomic_file, regular_file};
 use tokio::task::spawn_blocking;
 
 /// A bound for texts that are always short: the addresses of a few hubs take 1 KB.
 pub const SHORT_TEXT_BYTES: u64 = 64 << 10;
+
+/// Mode of files in `state_dir`.
+pub const OWNER_ONLY: u32 = 0o600;
 
 /// A small text file that is replaced atomically.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ impl StateFile {
             if u64::try_from(text.len()).map_or(true, |bytes| bytes > max_bytes) {
                 return Err(ErrorKind::FileTooLarge.into());
             }
-            replace_atomically(&path, text.as_bytes())
+            atomic_file::replace(&path, text.as_bytes(), OWNER_ONLY)
         };
         let written = spawn_blocking(replace).await;
         let error = match written {
@@ -80,29 +81,10 @@ impl StateFile {
     }
 }
 
-/// Replaces a file in one step, which blocks: a power cut leaves the old one or the new one, and
-/// once this returns the new one. Only the owner may read it.
-///
-/// # Errors
-/// When it cannot be written; it is the old one then, or after a failed sync perhaps the new one.
-pub fn replace_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
-    // rename(2) is atomic, but only a synced file is sure to have its text after a power cut.
-    let new = path.with_extension("new");
-    // A pipe or a link there would block the write, or send it elsewhere.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(content)?;
-    file.sync_data()?;
-    fs::rename(&new, path)?;
-    // The rename survives a power cut only after this (fsync(2)).
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[tokio::test]

@@ -48,7 +48,7 @@ pub struct Status {
     /// What prevents writes to PLCs or makes them doubtful; empty when nothing does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub writes: Vec<WriteNotice>,
-    /// The bundle that is on trial, was taken back or could not be had; absent when there is none.
+    /// The bundle that is on trial, was rolled back or could not be had; absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trial: Option<TrialStatus>,
 }

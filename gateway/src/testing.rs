@@ -1,4 +1,4 @@
-//! Settings made by hand, for the tests of several rooms.
+//! Hand-written settings for tests of several modules.
 
 use std::path::PathBuf;
 use std::sync::Arc;

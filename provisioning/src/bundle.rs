@@ -13,6 +13,7 @@ mod contents;
 mod envelope;
 mod manifest;
 mod member_name;
+mod offer;
 mod signature;
 mod signing_keys;
 #[cfg(test)]
@@ -23,13 +24,14 @@ pub use archive::ArchiveError;
 #[cfg(feature = "enrolment")]
 pub(crate) use archive::{read as read_archive, render as render_archive};
 pub use contents::{Bundle, ContentsError};
-pub use envelope::{Acceptance, BundleError, BundleSource, Verified, seal, verify};
+pub use envelope::{BundleError, BundleSource, Verified, VerifyPolicy, seal, verify};
 #[cfg(feature = "office")]
 pub(crate) use manifest::is_version;
 pub use manifest::{Manifest, ManifestError};
 #[cfg(feature = "enrolment")]
 pub(crate) use member_name::is_sealed_name;
 pub use member_name::{GATEWAY_TOML, MANIFEST, SEALED_SECRETS, SECRETS_DIR, is_member_name};
+pub use offer::BundleOffer;
 pub use signature::{KeyId, Signature, SigningKey, SigningKeyError};
 pub use signing_keys::{SigningKeys, SigningKeysError};
 

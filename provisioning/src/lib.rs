@@ -1,14 +1,13 @@
 //! Configuration of a gateway: PLC models and addresses, `gateway.toml`, files of wg-quick, and the
 //! plan of Modbus requests. Reads files, but opens no sockets. With feature `office`, the fleet too.
 
+pub mod atomic_file;
 pub mod bundle;
 pub mod certificates;
 pub mod config;
 pub mod diagnostics;
 #[cfg(feature = "enrolment")]
 pub mod enrolment;
-#[cfg(feature = "enrolment")]
-mod new_file;
 #[cfg(feature = "office")]
 pub mod office;
 pub mod plan;

@@ -6,11 +6,12 @@
 //! instant of a power cut the old bundle or the new one is in use, and it is whole.
 //!
 //! A bundle on trial is confirmed when everything that it must reach was reached in time. The time
-//! is that of running, summed over restarts. The first bundle has nothing to go back to, so it is
+//! is that of running, summed over restarts. The first bundle has nothing to roll back to, so it is
 //! tried for ever.
 
 mod evidence;
 mod record;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -18,10 +19,13 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub use evidence::{Evidence, Missing};
-pub use record::{Reverted, TrialRecord, TrialRecordError, TriedBundle};
+use crate::bundle::BundleSource;
 
-/// Starts of a bundle on trial after which it is taken back: a power cut or a crash ends one.
+pub use evidence::{Evidence, MissingEvidence};
+pub use record::{BundleOnTrial, RevertedBundle, TrialRecord, TrialRecordError};
+pub use state::TrialState;
+
+/// Starts of a bundle on trial after which it is rolled back: a power cut or a crash ends one.
 pub const MAX_STARTS: u32 = 5;
 
 /// Place for a whole bundle.
@@ -31,16 +35,6 @@ pub enum TrialSlot {
     A,
     /// The second place.
     B,
-}
-
-/// How the bundle on trial came.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum TrialOrigin {
-    /// A person brought it.
-    ByHand,
-    /// The office offered it through the broker, which retains the offer: with a configuration that
-    /// works, it arrives again.
-    Offered,
 }
 
 /// Where bundles and the record are kept. Each write is on the disk when it returns.
@@ -95,13 +89,13 @@ pub enum TrialError<E> {
     },
 }
 
-/// Why a bundle was taken back.
+/// Why a bundle was rolled back.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RevertReason {
     /// Something was not reached in time.
     NotReached {
         /// What is missing.
-        missing: Vec<Missing>,
+        missing: Vec<MissingEvidence>,
         /// The time that it had.
         limit: Duration,
     },
@@ -116,7 +110,7 @@ pub enum RevertReason {
 
 /// What to run, and whether it is on trial.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum InUse {
+pub enum BundleInUse {
     /// No bundle: the configuration of the box itself.
     Nothing,
     /// A confirmed bundle.
@@ -125,14 +119,14 @@ pub enum InUse {
     OnTrial {
         /// Where it is.
         slot: TrialSlot,
-        /// The running time that is left; none if there is nothing to go back to.
-        left: Option<Duration>,
+        /// The running time that is left; none if there is nothing to roll back to.
+        time_left: Option<Duration>,
     },
 }
 
 /// What follows from the evidence at some time.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Verdict {
+pub enum TrialDecision {
     /// The trial goes on.
     Wait,
     /// Everything was reached.
@@ -141,18 +135,18 @@ pub enum Verdict {
     Revert(RevertReason),
 }
 
-/// The trials of one box.
+/// The bundles of one box: the confirmed one, and the one on trial.
 #[derive(Debug)]
-pub struct Trials<S> {
+pub struct BundleTrial<S> {
     storage: S,
     record: TrialRecord,
-    /// Whether the storage may hold another record, after a write that failed.
-    is_unsettled: bool,
+    /// Whether the storage may hold another record, after a failed write.
+    is_record_uncertain: bool,
     /// The time that a bundle has to be confirmed.
     limit: Duration,
 }
 
-impl<S: TrialStorage> Trials<S> {
+impl<S: TrialStorage> BundleTrial<S> {
     /// Reads the record. `limit` is the running time that a bundle has to be confirmed.
     ///
     /// # Errors
@@ -160,14 +154,14 @@ impl<S: TrialStorage> Trials<S> {
     pub fn open(storage: S, limit: Duration) -> Result<Self, TrialError<S::Error>> {
         let text = storage.read_record().map_err(TrialError::Storage)?;
         let record = text.as_deref().map(str::parse).transpose()?.unwrap_or_default();
-        Ok(Self { storage, record, is_unsettled: false, limit })
+        Ok(Self { storage, record, is_record_uncertain: false, limit })
     }
 
     /// Begins again without a record, as a box that has had no bundle: the next bundle is its
     /// first one. For a record that is damaged, when a person brings a bundle; what was in use, and
     /// which counters were here, is not known any more.
     pub fn renew(storage: S, limit: Duration) -> Self {
-        Self { storage, record: TrialRecord::default(), is_unsettled: true, limit }
+        Self { storage, record: TrialRecord::default(), is_record_uncertain: true, limit }
     }
 
     /// Sets the running time that a bundle has to be confirmed.
@@ -186,14 +180,14 @@ impl<S: TrialStorage> Trials<S> {
     }
 
     /// Returns what is in use.
-    pub fn in_use(&self) -> InUse {
-        match (&self.record.tried, self.record.confirmed) {
-            (Some(tried), confirmed) => InUse::OnTrial {
-                slot: tried.slot,
-                left: confirmed.map(|_| self.limit.saturating_sub(tried.used)),
+    pub fn in_use(&self) -> BundleInUse {
+        match (&self.record.on_trial, self.record.confirmed) {
+            (Some(on_trial), confirmed) => BundleInUse::OnTrial {
+                slot: on_trial.slot,
+                time_left: confirmed.map(|_| self.limit.saturating_sub(on_trial.run_time)),
             },
-            (None, Some((slot, _))) => InUse::Confirmed(slot),
-            (None, None) => InUse::Nothing,
+            (None, Some((slot, _))) => BundleInUse::Confirmed(slot),
+            (None, None) => BundleInUse::Nothing,
         }
     }
 
@@ -206,57 +200,58 @@ impl<S: TrialStorage> Trials<S> {
         &mut self,
         bundle: &[u8],
         counter: u64,
-        origin: TrialOrigin,
+        source: BundleSource,
     ) -> Result<TrialSlot, TrialError<S::Error>> {
-        if let Some(tried) = self.record.tried.as_ref().filter(|_| self.record.confirmed.is_some())
+        if let Some(on_trial) =
+            self.record.on_trial.as_ref().filter(|_| self.record.confirmed.is_some())
         {
-            return Err(TrialError::OnTrial { counter: tried.counter });
+            return Err(TrialError::OnTrial { counter: on_trial.counter });
         }
         let last = self.record.last_counter();
         if counter <= last {
             return Err(TrialError::NotNewer { counter, last });
         }
-        if self.is_unsettled {
+        if self.is_record_uncertain {
             // The slot that is free here may be in use in the storage.
             self.write(self.record.clone())?;
         }
         let slot = self.record.free_slot();
         self.storage.write_slot(slot, bundle).map_err(TrialError::Storage)?;
-        let tried = TriedBundle { slot, counter, origin, starts: 0, used: Duration::ZERO };
-        self.write(TrialRecord { tried: Some(tried), last: counter, ..self.record.clone() })?;
+        let on_trial = BundleOnTrial { slot, counter, source, starts: 0, run_time: Duration::ZERO };
+        self.write(TrialRecord { on_trial: Some(on_trial), last: counter, ..self.record.clone() })?;
         Ok(slot)
     }
 
-    /// Records that the bundle on trial is about to run. Returns why it was taken back if it was
+    /// Records that the bundle on trial is about to run. Returns why it was rolled back if it was
     /// started too often; then [`Self::in_use`] is the one before it.
     ///
     /// # Errors
     /// When the storage fails.
     pub fn start(&mut self) -> Result<Option<RevertReason>, TrialError<S::Error>> {
-        let Some(mut tried) = self.record.tried.clone() else { return Ok(None) };
-        let has_other = self.record.confirmed.is_some();
-        if has_other && tried.starts >= MAX_STARTS {
+        let Some(mut on_trial) = self.record.on_trial.clone() else { return Ok(None) };
+        let has_previous = self.record.confirmed.is_some();
+        if has_previous && on_trial.starts >= MAX_STARTS {
             self.revert(RevertReason::TooManyStarts).map(Some)
         } else {
-            tried.starts = tried.starts.saturating_add(1);
-            self.write(TrialRecord { tried: Some(tried), ..self.record.clone() })?;
+            on_trial.starts = on_trial.starts.saturating_add(1);
+            self.write(TrialRecord { on_trial: Some(on_trial), ..self.record.clone() })?;
             Ok(None)
         }
     }
 
     /// Returns what follows from the evidence after the bundle has run for `running` since the last
     /// [`Self::add_running_time`].
-    pub fn judge(&self, evidence: &Evidence, running: Duration) -> Verdict {
-        let Some(tried) = &self.record.tried else { return Verdict::Wait };
+    pub fn judge(&self, evidence: &Evidence, running: Duration) -> TrialDecision {
+        let Some(on_trial) = &self.record.on_trial else { return TrialDecision::Wait };
         let missing = evidence.missing();
         if missing.is_empty() {
-            return Verdict::Confirm;
+            return TrialDecision::Confirm;
         }
-        let is_over = tried.used.saturating_add(running) >= self.limit;
+        let is_over = on_trial.run_time.saturating_add(running) >= self.limit;
         if is_over && self.record.confirmed.is_some() {
-            return Verdict::Revert(RevertReason::NotReached { missing, limit: self.limit });
+            return TrialDecision::Revert(RevertReason::NotReached { missing, limit: self.limit });
         }
-        Verdict::Wait
+        TrialDecision::Wait
     }
 
     /// Records time that the bundle on trial has run, before a restart and about every half minute:
@@ -265,9 +260,9 @@ impl<S: TrialStorage> Trials<S> {
     /// # Errors
     /// When the storage fails.
     pub fn add_running_time(&mut self, running: Duration) -> Result<(), TrialError<S::Error>> {
-        let Some(mut tried) = self.record.tried.clone() else { return Ok(()) };
-        tried.used = tried.used.saturating_add(running);
-        self.write(TrialRecord { tried: Some(tried), ..self.record.clone() })
+        let Some(mut on_trial) = self.record.on_trial.clone() else { return Ok(()) };
+        on_trial.run_time = on_trial.run_time.saturating_add(running);
+        self.write(TrialRecord { on_trial: Some(on_trial), ..self.record.clone() })
     }
 
     /// Confirms the bundle on trial.
@@ -275,32 +270,33 @@ impl<S: TrialStorage> Trials<S> {
     /// # Errors
     /// When the storage fails; it is still on trial then.
     pub fn confirm(&mut self) -> Result<(), TrialError<S::Error>> {
-        let Some(tried) = &self.record.tried else { return Ok(()) };
-        let confirmed = Some((tried.slot, tried.counter));
-        // A success ends the story of the one before.
-        self.write(TrialRecord { confirmed, tried: None, reverted: None, ..self.record.clone() })
+        let Some(on_trial) = &self.record.on_trial else { return Ok(()) };
+        let confirmed = Some((on_trial.slot, on_trial.counter));
+        // A confirmed bundle makes the last rollback obsolete.
+        self.write(TrialRecord { confirmed, on_trial: None, reverted: None, ..self.record.clone() })
     }
 
-    /// Takes the bundle on trial back, if there is one before it. Its counter is never taken again.
+    /// Rolls back the bundle on trial, if there is one before it. Its counter is never taken again.
     ///
     /// # Errors
     /// When the storage fails. The one before it is in use all the same; after a restart the trial
     /// may go on.
     pub fn revert(&mut self, reason: RevertReason) -> Result<RevertReason, TrialError<S::Error>> {
-        if let Some(tried) = self.record.tried.as_ref().filter(|_| self.record.confirmed.is_some())
+        if let Some(on_trial) =
+            self.record.on_trial.as_ref().filter(|_| self.record.confirmed.is_some())
         {
-            let reverted = Reverted { counter: tried.counter, reason: reason.to_string() };
+            let reverted = RevertedBundle { counter: on_trial.counter, reason: reason.to_string() };
             self.record.reverted = Some(reverted);
-            self.record.tried = None;
+            self.record.on_trial = None;
             self.write(self.record.clone())?;
         }
         Ok(reason)
     }
 
     fn write(&mut self, record: TrialRecord) -> Result<(), TrialError<S::Error>> {
-        self.is_unsettled = true;
+        self.is_record_uncertain = true;
         self.storage.write_record(&record.to_string()).map_err(TrialError::Storage)?;
-        self.is_unsettled = false;
+        self.is_record_uncertain = false;
         self.record = record;
         Ok(())
     }

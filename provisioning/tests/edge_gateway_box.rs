@@ -193,6 +193,7 @@ fn a_helper_that_is_killed_leaves_one_network_and_ends_the_change_later() {
     let here = SiteInADirectory::new();
     let bundle = here.text(&format!("office/{BUNDLE}"));
     assert!(here.run(&["load", &bundle]).0);
+    assert!(here.path("run").is_dir(), "the gateway has to wait for its secrets");
     here.take("a", FIRST);
     fs::write(here.path("state/bundle/record"), CONFIRMED).unwrap();
     assert!(here.apply().0);

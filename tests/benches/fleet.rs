@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use e2e::Office;
+use provisioning::enrolment::BoxKeys;
 
 const SITES: u32 = 10_000;
 /// PLCs of each site, of one template.
@@ -37,6 +38,13 @@ fn main() {
         timed(&office, &["diff", "site-00042"])
     });
     println!("{:32} {:?}", "one changed site (diff)", median(times.collect()));
+    println!("{:32} {:?}", "build of all", timed(&office, &["build"]));
+    println!("{:32} {:?}", "build, nothing changed", timed(&office, &["build"]));
+    let times = (0..RUNS).map(|run| {
+        office.change(site, |text| text.replacen("Plant 42", &format!("Plant 42{run}"), 1));
+        timed(&office, &["build", "site-00042"])
+    });
+    println!("{:32} {:?}", "build of one changed site", median(times.collect()));
 }
 
 /// Makes the files that `add` makes, at once.
@@ -50,9 +58,12 @@ fn make_sites(office: &Office) {
         );
     }
     fs::write(office.path("templates/pump.toml"), template).expect("the fleet is writable");
+    fs::create_dir_all(office.path("enrolled/sites")).expect("the fleet is writable");
     for site in 0..SITES {
         let id = format!("site-{site:05}");
-        let key = tunnel::PrivateKey::generate().public_key();
+        let enrolment = BoxKeys::generate().and_then(|keys| keys.enrolment());
+        let enrolment = enrolment.expect("keys can be made");
+        let key = enrolment.tunnel_public_key;
         let address = format!("10.77.{}.{}", 1 + site / 250, 2 + site % 250);
         let mut text = format!(
             "[site]\naddress = \"{address}\"\npublic_key = \"{key}\"\n\n[gateway]\n\
@@ -68,6 +79,8 @@ fn make_sites(office: &Office) {
             );
         }
         fs::write(office.path(format!("sites/{id}.toml")), text).expect("the fleet is writable");
+        let enrolled = office.path(format!("enrolled/sites/{id}.txt"));
+        fs::write(enrolled, enrolment.to_string()).expect("the fleet is writable");
         let secrets = office.path(format!("secrets/sites/{id}"));
         fs::create_dir_all(&secrets).expect("the fleet is writable");
         write_password(&secrets.join("mqtt.password.1"), site);

@@ -253,6 +253,12 @@ impl Gateway {
         self.running().peak_memory()
     }
 
+    /// Returns the resident memory without the pages of the program, in bytes.
+    #[must_use]
+    pub fn anonymous_memory(&self) -> u64 {
+        self.running().anonymous_memory()
+    }
+
     /// Returns the CPU time of all threads, user and system (proc(5), /proc/pid/schedstat).
     #[must_use]
     pub fn cpu_time(&self) -> Duration {

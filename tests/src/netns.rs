@@ -96,12 +96,17 @@ impl Namespace {
 
     /// Connects this machine to another one by a veth cable, and gives both ends an address.
     pub fn connect(&self, (device, address): (&str, &str), other: &Self, there: (&str, &str)) {
-        let ends = ["link", "add", device, "netns", self.name(), "type", "veth"];
-        ip(&[&ends[..], &["peer", "name", there.0, "netns", other.name()]].concat());
+        self.plug(device, other, there.0);
         for (namespace, (device, address)) in [(self, (device, address)), (other, there)] {
             namespace.ip(&["address", "add", address, "dev", device]);
             namespace.ip(&["link", "set", device, "up"]);
         }
+    }
+
+    /// Connects this machine to another one by a veth cable, whose ends are down.
+    pub fn plug(&self, device: &str, other: &Self, there: &str) {
+        let ends = ["link", "add", device, "netns", self.name(), "type", "veth"];
+        ip(&[&ends[..], &["peer", "name", there, "netns", other.name()]].concat());
     }
 
     /// Returns the file of the namespace (ip-netns(8)).

@@ -80,6 +80,12 @@ impl Process {
         self.memory_field("VmHWM:")
     }
 
+    /// Returns the resident memory that is no page of a file, in bytes.
+    #[must_use]
+    pub fn anonymous_memory(&self) -> u64 {
+        self.memory_field("RssAnon:")
+    }
+
     fn memory_field(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.id());
         let text = fs::read_to_string(path).expect("a running process has a status");

@@ -15,23 +15,35 @@ pub struct Sandbox {
     _leash: ChildStdin,
 }
 
-/// All writes go to a tmpfs that only this namespace sees. The root of a container may be an
-/// overlay itself, which cannot be the upper layer of another; a tmpfs can.
-const SETUP_SCRIPT: &str = r"
+/// Returns the part of a script that makes the root. All writes go to a tmpfs that only its mount
+/// namespace sees. The root of a container may be an overlay itself, which cannot be the upper layer
+/// of another; a tmpfs can.
+macro_rules! overlay_script {
+    () => {
+        r"
 set -eu
 mount -t tmpfs -o mode=0755 tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
-ip link set lo up
 cd /mnt/root
+mount -t tmpfs tmpfs run
+mount -t tmpfs -o mode=1777 tmpfs tmp
+"
+    };
+}
+pub(crate) use overlay_script;
+
+const SETUP_SCRIPT: &str = concat!(
+    overlay_script!(),
+    r"
+ip link set lo up
 mount --rbind /proc proc
 mount --rbind /sys sys
 mount --rbind /dev dev
-mount -t tmpfs tmpfs run
-mount -t tmpfs -o mode=1777 tmpfs tmp
-echo ready
-exec chroot . cat
-";
+# Printed when the root is the new one: nsenter(1) takes the root of this process.
+exec chroot . sh -c 'echo ready; exec cat'
+"
+);
 
 impl Sandbox {
     /// Creates it.

@@ -1,17 +1,49 @@
 //! wireguard-go as the hub, in a network namespace.
 
+use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tunnel::{PrivateKey, PublicKey};
 
 use crate::{EVENT_TIMEOUT, Namespace, NamespacePair, Process, TempDir, eventually, temp_dir};
 
+/// The control socket of a wireguard-go, which a killed one leaves behind and which makes wg fail
+/// for the next device of this name. Dropping this removes it; drop it after the process.
+#[derive(Debug)]
+pub struct ControlSocket(PathBuf);
+
+impl ControlSocket {
+    /// Removes what a device of this name has left, whose process number is in use again.
+    #[must_use]
+    pub fn of(device: &str) -> Self {
+        let socket = Self(Path::new("/var/run/wireguard").join(format!("{device}.sock")));
+        socket.remove();
+        socket
+    }
+
+    /// Returns its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn remove(&self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
 /// A hub for one site. Dropping it kills it.
 #[derive(Debug)]
 pub struct WireguardGo {
-    process: Option<Process>,
+    process: Option<(Process, ControlSocket)>,
     program: String,
     /// Unique, since all namespaces share the directory of its control socket.
     device: String,
@@ -72,11 +104,10 @@ impl WireguardGo {
     /// Starts it after it was killed, with the same key.
     pub fn start_again(&mut self, namespace: &Namespace, mtu: u16) {
         assert!(self.process.is_none(), "the hub already runs");
-        // The control socket of a killed process would make wg fail.
-        let socket = format!("/var/run/wireguard/{}.sock", self.device);
-        let _ = std::fs::remove_file(socket);
+        let socket = ControlSocket::of(&self.device);
         let arguments = ["--foreground", &self.device];
-        self.process = Some(Process::start(namespace.command(&self.program).args(arguments)));
+        let process = Process::start(namespace.command(&self.program).args(arguments));
+        self.process = Some((process, socket));
         eventually("wireguard-go takes settings", EVENT_TIMEOUT, || {
             let shown = namespace.command("wg").args(["show", &self.device]).output();
             shown.expect("wg is installed").status.success().then_some(())

@@ -1,11 +1,12 @@
 //! A WireGuard interface of wireguard-go with settings from a file, as wg-quick would make it.
 
-use crate::{EVENT_TIMEOUT, Namespace, Process, TempDir, eventually, temp_dir};
+use crate::{ControlSocket, EVENT_TIMEOUT, Namespace, Process, TempDir, eventually, temp_dir};
 
 /// An interface in a namespace. Dropping it removes it.
 #[derive(Debug)]
 pub struct WireguardInterface {
     _process: Process,
+    _socket: ControlSocket,
     _dir: TempDir,
 }
 
@@ -16,6 +17,7 @@ impl WireguardInterface {
         // All namespaces share the directory of the control sockets, so the name that wireguard-go
         // gets must be unique.
         let device = format!("w{}", namespace.name().replace("edge-", ""));
+        let socket = ControlSocket::of(&device);
         let arguments = ["--foreground", &device];
         let process = Process::start(namespace.command("wireguard-go").args(arguments));
         eventually("wireguard-go takes settings", EVENT_TIMEOUT, || {
@@ -28,6 +30,6 @@ impl WireguardInterface {
         namespace.ip(&["link", "set", &device, "name", name]);
         namespace.ip(&["address", "add", address, "dev", name]);
         namespace.ip(&["link", "set", name, "up"]);
-        Self { _process: process, _dir: dir }
+        Self { _process: process, _socket: socket, _dir: dir }
     }
 }

@@ -146,7 +146,7 @@ fn a_silent_broker_does_not_delay_the_stop() {
     let (status, log) = gateway.terminate(STOP_TIMEOUT);
 
     assert!(status.success(), "{}", log.text());
-    assert!(log.contains("left for the next start"), "{}", log.text());
+    assert!(log.contains("kept for the next start"), "{}", log.text());
     drop(held);
 }
 

@@ -120,7 +120,7 @@ fn a_dry_run_shows_the_waves_and_offers_nothing() {
     assert!(text.contains("site-a  behind") && text.contains("site-d  offline"), "{text}");
     let (text, code) = end_of(world.rollout(&["--canary", "1", "--wave", "2", "--dry-run"]));
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("wave 2: site-b (1), site-c (1)\nnot there"), "{text}");
+    assert!(text.contains("wave 2: site-b (1), site-c (1)\nunreachable"), "{text}");
     assert!(world.offered().is_empty());
 }
 
@@ -149,7 +149,7 @@ fn each_wave_waits_for_the_one_before_and_absent_sites_come_last() {
     assert!(site == "site-d" && offer.is_some(), "{site}");
     let (text, code) = end_of(rollout);
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("site-d: offline, bundle 1 left for it"), "{text}");
+    assert!(text.contains("site-d: offline, bundle 1 offered"), "{text}");
     assert!(text.contains("done: 3 of 4 sites run their bundles"), "{text}");
     assert_eq!(world.offered(), ["site-a", "site-b", "site-c", "site-d"]);
 
@@ -175,7 +175,7 @@ fn a_site_that_goes_back_ends_it_and_gets_the_same_content_under_a_new_number() 
     world.report("site-b", 0, &trial("reverted", 1, sentence));
     let (text, code) = end_of(rollout);
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("stopped: site-b went back to the bundle before (1)"), "{text}");
+    assert!(text.contains("stopped: site-b rolled back to the previous bundle (1)"), "{text}");
     assert!(text.contains(sentence) && text.contains("site-c: offer removed"), "{text}");
     // What was taken stays; sites of later waves were never asked.
     assert_eq!(world.offered(), ["site-a"]);
@@ -243,7 +243,7 @@ fn secrets_in_clear_are_never_offered_and_the_connection_stays_inside() {
     fs::write(world.office.path("secrets/office/mqtt.password"), "another\n").expect("writable");
     let output = world.office.output(&["status", "--broker", &world.address]);
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("rejects the user office"), "{text}");
+    assert!(text.contains("rejected the login of user office"), "{text}");
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Client {
         );
         let config = config::load(&dir.write("gateway.toml", &text)).expect("it is valid").config;
         let expiry = Duration::from_secs(3_600);
-        let kept = SessionPersistence::Kept { expiry };
+        let kept = SessionPersistence::Persistent { expiry };
         let settings = ClientSettings {
             mqtt: config.mqtt.clone(),
             will: None,

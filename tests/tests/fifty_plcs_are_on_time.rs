@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use e2e::{Gateway, GatewayConfig, Mosquitto, PlcConfig, RECOVERY_TIMEOUT};
+use e2e::{Gateway, GatewayConfig, Mosquitto, PlcConfig, Port, RECOVERY_TIMEOUT};
 use gateway::simulate::{SimulatedPlc, SimulatorCounts, SimulatorSettings, serve};
 use provisioning::plc::PlcModel;
 use tokio::net::TcpListener;
@@ -26,7 +26,7 @@ async fn a_thousand_tags_on_fifty_plcs_arrive_every_second_over_fifty_connection
         let plc = SimulatedPlc::new(SimulatorSettings::new(PlcModel::M251).expect("a Modicon"));
         handles.push(plc.handle());
         plcs.spawn(serve(plc, listener, stop.clone()));
-        sections.push(plc_section(index, address));
+        sections.push(plc_section(index, address, TAGS));
     }
 
     let run = move || {
@@ -61,7 +61,19 @@ async fn a_thousand_tags_on_fifty_plcs_arrive_every_second_over_fifty_connection
     while plcs.join_next().await.is_some() {}
 }
 
-fn plc_section(index: usize, address: SocketAddr) -> PlcConfig {
+/// The start reads the file more than once, in several threads, and none may keep what it took.
+#[test]
+fn twenty_five_thousand_tags_take_a_kilobyte_each() {
+    let (broker, port) = (Mosquitto::start(), Port::reserve());
+    let plcs = (0..PLCS).map(|index| plc_section(index, port.address(), 500));
+    let gateway = Gateway::start_ready(GatewayConfig::with_broker("g", broker.url()).plcs(plcs));
+
+    let memory = gateway.anonymous_memory();
+
+    assert!(memory < 28 << 20, "{memory} bytes");
+}
+
+fn plc_section(index: usize, address: SocketAddr, tags: u16) -> PlcConfig {
     let plc = PlcConfig::new(&format!("plc{index}"), "M251", address).set("scan", "1s");
-    (0..TAGS).fold(plc, |plc, word| plc.tag(&format!("w{word}"), &format!("%MW{word}"), "WORD"))
+    (0..tags).fold(plc, |plc, word| plc.tag(&format!("w{word}"), &format!("%MW{word}"), "WORD"))
 }

@@ -46,7 +46,7 @@ fn finish(mut world: TunnelTestbed, mut arrived: Capture) -> Traffic {
     world.gateway.terminate();
     let status = world.gateway.wait(RECOVERY_TIMEOUT);
     let log = world.gateway.log().text();
-    assert!(status.success() && !log.contains("left for the next start"), "{status}: {log}");
+    assert!(status.success() && !log.contains("kept for the next start"), "{status}: {log}");
     loop {
         let message = world.consumer.next(RECOVERY_TIMEOUT);
         if TunnelTestbed::is_data(&message) {

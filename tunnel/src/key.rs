@@ -57,7 +57,7 @@ pub struct PublicKey([u8; KEY_LEN]);
 /// assert_eq!("".parse::<PresharedKey>().unwrap_err(), KeyError::Malformed);
 /// # Ok::<(), KeyError>(())
 /// ```
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Eq, PartialEq, Zeroize, ZeroizeOnDrop)]
 pub struct PresharedKey([u8; KEY_LEN]);
 
 impl PrivateKey {

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use test_settings::{
-    ATTACK_SECONDS, CRASHES, CUTS, DASHBOARD_SECONDS, FLEET_OUTAGE, FLEET_SITES, KILLS, LIVES,
-    LOG_SECONDS, MESSAGES, MUTATIONS, OUTAGE_HOURS, SCRAPED_TAGS, SESSIONS,
+    ATTACK_SECONDS, CRASHES, CUTS, DASHBOARD_SECONDS, FAULT_ROUNDS, FLEET_OUTAGE, FLEET_SITES,
+    KILLS, LIVES, LOG_SECONDS, MESSAGES, MUTATIONS, OUTAGE_HOURS, SCRAPED_TAGS, SESSIONS,
 };
 
 use crate::docs;
@@ -91,6 +91,12 @@ const LONG_TESTS: &[LongTest] = &[
         environment: &[(SESSIONS.name, "5000")],
     },
     LongTest {
+        name: "faults rolled out",
+        target: &["-p", "e2e", "--test", "three_sites_from_nothing"],
+        filter: "",
+        environment: &[(FAULT_ROUNDS.name, "5")],
+    },
+    LongTest {
         name: "kills of the gateway",
         target: &["-p", "e2e", "--test", "a_killed_gateway_loses_nothing_it_stored"],
         filter: "balanced_survives_kills",
@@ -102,6 +108,12 @@ const LONG_TESTS: &[LongTest] = &[
         target: &["-p", "e2e", "--test", "power_cuts"],
         filter: "keeps_what",
         environment: &[(CUTS.name, "170"), ("RUST_TEST_THREADS", "3")],
+    },
+    LongTest {
+        name: "power cuts during a trial",
+        target: &["-p", "e2e", "--test", "power_cuts_during_a_trial"],
+        filter: "",
+        environment: &[(CUTS.name, "100")],
     },
     LongTest {
         name: "outage of a day",

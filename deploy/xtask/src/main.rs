@@ -4,6 +4,7 @@
 mod bench;
 mod build;
 mod check;
+mod debian;
 mod docs;
 mod guest;
 mod long;

@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::Result;
 
 use crate::run::{cargo, is_root, run, step, succeeds};
-use crate::{guest, node, packages, python};
+use crate::{debian, guest, node, packages, python};
 
 /// Tests that cannot run on every machine, selected by a part of their name.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +30,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     let node = step("modbus-serial", || node::provide(node::MODBUS_SERIAL))?;
     let node_red = step("Node-RED", || node::provide(node::NODE_RED))?;
     let guest = step("virtual machines", guest::provide)?;
+    let debian = step("Debian 13 for containers", debian::provide)?;
     let mut left_out = Vec::new();
     if !is_root()? {
         left_out.push(AS_ROOT);
@@ -43,6 +44,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     step("tests", || {
         let mut tests = test_command(filter, &left_out);
         tests.envs(guest.map(|guest| (test_settings::GUEST.name, guest)));
+        tests.envs(debian.map(|debian| (test_settings::DEBIAN.name, debian)));
         tests.env(test_settings::PYTHON.name, &python);
         tests.env(test_settings::NODE.name, &node);
         tests.env(test_settings::NODE_RED.name, &node_red);

@@ -14,8 +14,9 @@ use tunnel::{
     UdpTransport, UserspaceTunnel,
 };
 
-use super::AppError;
 use super::hub_cache::HubCache;
+use super::watched_files::WatchedFiles;
+use super::{AppError, tunnel_keys};
 use crate::clock::{self, ClockAssessment};
 use crate::supervise::Stage;
 use crate::uplink::{Route, TunnelHandle, Uplink};
@@ -73,6 +74,24 @@ impl Network {
         let route = broker_route(config, running);
         let uplink = Uplink::new(route, config.mqtt.tls.clone());
         Ok(Self { uplink, tunnel, clock, listeners, stage })
+    }
+
+    /// Starts the task that cancels `restart` when the tunnel may come up with other keys.
+    pub(super) fn follow_keys(
+        &self,
+        config: &Config,
+        files: Option<WatchedFiles>,
+        restart: CancellationToken,
+        fatal: &CancellationToken,
+    ) {
+        if let (Some(tunnel), Some(reports), Some(files)) =
+            (&config.tunnel, self.tunnel.clone(), files)
+        {
+            let settings = tunnel.settings.clone();
+            self.stage.spawn(fatal.clone(), |stop| {
+                tunnel_keys::follow(settings, files, reports, restart, stop)
+            });
+        }
     }
 
     /// Serves the router on every listener.

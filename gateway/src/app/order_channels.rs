@@ -2,19 +2,19 @@
 
 use tokio::sync::mpsc;
 
-use crate::command::{MAX_WAITING, WriteOrder};
+use crate::command::{MAX_WAITING, PlcOrder};
 use crate::plc::Endpoint;
 
-/// Most orders of one PLC that wait: of new commands, of those that the last run did not end, and of
-/// its event one that reads all tags and one that writes `acknowledge`. Only what is above this is
-/// refused, in a gateway that runs.
+/// Most orders of one PLC that wait: of new commands, of those that the last run did not end, and
+/// of its event one that reads all tags and one that writes `acknowledge`. Only what is above this
+/// is refused, in a gateway that runs.
 const MAX_ORDERS: usize = 2 * MAX_WAITING + 2;
 
 /// The ends of the channels: one for each PLC, in the order of the configuration, and one for each
 /// connection.
 pub(super) struct OrderChannels {
-    pub(super) senders: Vec<mpsc::Sender<WriteOrder>>,
-    pub(super) receivers: Vec<mpsc::Receiver<WriteOrder>>,
+    pub(super) senders: Vec<mpsc::Sender<PlcOrder>>,
+    pub(super) receivers: Vec<mpsc::Receiver<PlcOrder>>,
 }
 
 /// Opens a channel for each connection, with room for all orders that its PLCs may have waiting.

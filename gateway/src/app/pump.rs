@@ -117,8 +117,11 @@ struct BrokerSession {
 impl BrokerSession {
     /// Returns the session as far as it matters for what ended it.
     fn summary(&self) -> SessionSummary {
-        let alone = self.in_flight.values().next().filter(|_| self.in_flight.len() == 1);
-        SessionSummary { alone: alone.copied(), is_first: !self.has_answered }
+        let sole_in_flight = self.in_flight.values().next().filter(|_| self.in_flight.len() == 1);
+        SessionSummary {
+            sole_in_flight: sole_in_flight.copied(),
+            is_unanswered: !self.has_answered,
+        }
     }
 }
 
@@ -210,7 +213,7 @@ impl Pump {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.advance_commands();
-            self.triggers.send_orders(|plc| self.commands.wanted_program(plc));
+            self.triggers.send_orders(|plc| self.commands.required_program(plc));
             let more = self.send();
             self.start_jobs();
             let due = self.queue.next_deadline().into_iter().chain(more.at()).min();
@@ -245,7 +248,7 @@ impl Pump {
                     let topic = pipeline.topic;
                     self.push_record(topic, record, cycle.booted_at);
                 }
-                self.watch_event(cycle.plc, cycle.booted_at);
+                self.on_trigger_cycle(cycle.plc, cycle.booted_at);
             }
             plc::PlcEvent::State { plc, state } => {
                 self.commands.on_plc_state(plc, &state);
@@ -306,7 +309,7 @@ impl Pump {
     /// Handles an event of the MQTT task.
     fn on_mqtt_event(&mut self, event: &mqtt::MqttEvent) {
         if self.is_from_broker(event) {
-            self.commands.on_heard();
+            self.commands.on_broker_packet();
         }
         if self.replies.on_mqtt_event(event) {
             return;
@@ -329,7 +332,7 @@ impl Pump {
                 });
                 // Not at the next tick: a session over which the broker closes may be shorter.
                 self.announce_gaps();
-                self.offer_trial();
+                self.offer_probe();
             }
             mqtt::MqttEvent::Disconnected { reason, .. } => self.on_disconnected(reason),
             mqtt::MqttEvent::Acknowledged { ticket } => self.on_acknowledged(ticket),
@@ -348,15 +351,15 @@ impl Pump {
         }
     }
 
-    /// Returns whether an event shows that the broker was there a moment ago. That a session began is
-    /// recorded with what it brings.
+    /// Returns whether an event shows that the broker was there a moment ago. That a session began
+    /// is recorded with what it brings.
     fn is_from_broker(&self, event: &mqtt::MqttEvent) -> bool {
         match *event {
             mqtt::MqttEvent::Connected { .. } | mqtt::MqttEvent::Disconnected { .. } => false,
             // A message with QoS 0 was only written to the connection.
             mqtt::MqttEvent::Acknowledged { ticket } => {
                 let message = self.session.as_ref().and_then(|open| open.in_flight.get(&ticket));
-                message.is_none_or(|message| message.is_confirmed)
+                message.is_none_or(|message| message.expects_ack)
             }
             // The MQTT task refuses a message that is too long for the broker by itself.
             mqtt::MqttEvent::Refused { code, .. } => code != mqtt::PACKET_TOO_LARGE,
@@ -375,12 +378,12 @@ impl Pump {
             self.offer_deferred(is_released);
         }
         if let Ticket::Entry(id) = Ticket::from_number(ticket) {
-            self.settle_acknowledged(id);
+            self.on_event_acknowledged(id);
         }
     }
 
     /// Removes a message from the queue that the broker has.
-    fn settle(&mut self, id: EntryId) {
+    fn remove_acknowledged(&mut self, id: EntryId) {
         if let Some(topic) = self.queue.acknowledge(id, now()) {
             self.drop_reports.on_acknowledged(topic);
         }
@@ -430,7 +433,7 @@ impl Pump {
         }
         let summary = session.summary();
         let convicted = self.holds.on_closed(summary, now(), fastrand::f64());
-        let (Some(ticket), Some(message)) = (convicted, summary.alone) else { return };
+        let (Some(ticket), Some(message)) = (convicted, summary.sole_in_flight) else { return };
         let topic = message.topic.and_then(|topic| self.queue.topic(topic));
         tracing::warn!(
             target: POISON,
@@ -448,8 +451,8 @@ impl Pump {
     }
 
     /// Puts the suspected message before all others, if there is one.
-    fn offer_trial(&mut self) {
-        match self.holds.trial() {
+    fn offer_probe(&mut self) {
+        match self.holds.probe() {
             Some(Ticket::Entry(id)) if !self.queue.offer_first(id) => {
                 self.holds.forget(Ticket::Entry(id));
             }
@@ -471,7 +474,7 @@ impl Pump {
     /// Ends the pauses of held topics, and forgets suspected messages that left the queue.
     fn end_pauses(&mut self) {
         let is_ended = self.holds.end_pauses(now());
-        let is_gone = match self.holds.trial().or_else(|| self.holds.due_suspect(now())) {
+        let is_gone = match self.holds.probe().or_else(|| self.holds.due_probe(now())) {
             Some(Ticket::Entry(id)) if !self.queue.holds(id) => {
                 self.holds.forget(Ticket::Entry(id));
                 true
@@ -548,7 +551,7 @@ impl Pump {
         for DropReport { reason, topic, topics, samples } in self.drop_reports.take_ended(now) {
             let (topic, reason) = (self.topic_name(topic), reason.label());
             tracing::info!(
-                target: DROPS, topic, topics, samples, reason, "no more messages are dropped"
+                target: DROPS, topic, topics, samples, reason, "stopped dropping messages"
             );
         }
     }

@@ -8,6 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
+use std::time::Duration;
 
 /// Address of the service manager, as it passes it on.
 const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
@@ -40,6 +41,16 @@ pub(crate) fn notify_waiting(reason: &str) {
 /// Reports that the gateway starts again by itself, in the same process.
 pub(super) fn notify_restarting() {
     notify("STATUS=starting with another configuration");
+}
+
+/// Reports that the gateway is busy before it can start: neither the time for a start nor that of
+/// the watchdog ends within `time`.
+pub(crate) fn notify_busy(time: Duration) {
+    let micros = time.as_micros();
+    notify(&format!(
+        "WATCHDOG=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS=waiting for the disk, or for \
+         edge-gateway-box-apply"
+    ));
 }
 
 /// Reports that the gateway is shutting down.

@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use provisioning::bundle::{
-    Acceptance, Bundle, BundleError, BundleSource, GATEWAY_TOML, MAX_BUNDLE_BYTES, verify,
+    Bundle, BundleError, BundleSource, GATEWAY_TOML, MAX_BUNDLE_BYTES, VerifyPolicy, verify,
 };
 use provisioning::regular_file;
-use provisioning::trial::{InUse, RevertReason, TrialError, TrialOrigin, TrialSlot, Trials};
+use provisioning::trial::{BundleInUse, BundleTrial, RevertReason, TrialError, TrialSlot};
 use thiserror::Error;
 use tunnel::PublicKey;
 
@@ -62,7 +62,7 @@ enum BoxOutcome {
 /// The bundles of a box, and the one in use.
 #[derive(Debug)]
 pub struct Bundles {
-    pub(super) trials: Trials<BundleDir>,
+    pub(super) trials: BundleTrial<BundleDir>,
     /// The one in use; none before the first.
     pub active: Option<ActiveBundle>,
     /// What happened with bundles since the last start, to be published.
@@ -86,10 +86,10 @@ pub(super) struct ActiveTrial {
     /// Its counter.
     pub(super) counter: u64,
     /// How it came.
-    pub(super) origin: TrialOrigin,
+    pub(super) source: BundleSource,
     /// The running time that is left, as far as it is recorded; none if there is no bundle to go
     /// back to.
-    pub(super) left: Option<Duration>,
+    pub(super) time_left: Option<Duration>,
 }
 
 /// What became of a bundle that a person brought, and what to say about it.
@@ -112,7 +112,7 @@ impl InboxVerdict {
 
 /// Why a bundle is not put on trial.
 #[derive(Debug, Error)]
-pub enum StageError {
+pub enum StagingError {
     /// The bundle is refused.
     #[error(transparent)]
     Refused(#[from] BundleError),
@@ -133,11 +133,11 @@ impl Bundles {
     pub fn open(state_dir: &Path, box_run_dir: &Path) -> Result<Self, BundlesError> {
         let dir = BundleDir::new(state_dir);
         let mut events = Vec::new();
-        let trials = match Trials::open(dir.clone(), DEFAULT_LIMIT) {
+        let trials = match BundleTrial::open(dir.clone(), DEFAULT_LIMIT) {
             // A person can still bring the newest bundle.
             Err(error @ TrialError::Record(_)) => {
                 events.push(unusable(&error));
-                Trials::renew(dir, DEFAULT_LIMIT)
+                BundleTrial::renew(dir, DEFAULT_LIMIT)
             }
             opened => opened?,
         };
@@ -152,10 +152,10 @@ impl Bundles {
     /// When bundles cannot be read or written.
     pub fn refresh(&mut self, box_run_dir: &Path) -> Result<(), BundlesError> {
         // While one is on trial, the next one waits for the verdict.
-        let is_free = self.trials.record().tried.is_none() || !self.has_predecessor();
+        let is_free = self.trials.record().on_trial.is_none() || !self.has_previous();
         let taken = is_free.then(|| self.take_inbox(None)).flatten();
         self.events.extend(taken.map(InboxVerdict::into_event));
-        let counter = self.tried_counter();
+        let counter = self.on_trial_counter();
         if let Some(reason) = self.trials.start()? {
             self.report_reverted(counter, &reason);
         }
@@ -178,20 +178,20 @@ impl Bundles {
         self.trials.storage().inbox()
     }
 
-    /// Returns the bundle in use unpacked. One on trial that cannot be unpacked is taken back.
+    /// Returns the bundle in use unpacked. One on trial that cannot be unpacked is rolled back.
     fn activate(&mut self, box_run_dir: &Path) -> Result<(), BundlesError> {
         loop {
             let slot = match self.trials.in_use() {
-                InUse::Nothing => return Ok(()),
-                InUse::Confirmed(slot) | InUse::OnTrial { slot, .. } => slot,
+                BundleInUse::Nothing => return Ok(()),
+                BundleInUse::Confirmed(slot) | BundleInUse::OnTrial { slot, .. } => slot,
             };
-            let has_other = self.trials.record().tried.is_some() && self.has_predecessor();
-            let error = match self.unpack(slot, has_other, box_run_dir) {
+            let has_previous = self.trials.record().on_trial.is_some() && self.has_previous();
+            let error = match self.unpack(slot, has_previous, box_run_dir) {
                 Ok(active) => {
                     self.active = Some(active);
                     return Ok(());
                 }
-                Err(error) if has_other => error,
+                Err(error) if has_previous => error,
                 Err(error) => return Err(error),
             };
             self.revert(RevertReason::Unusable { cause: with_sources(&error) })?;
@@ -201,26 +201,26 @@ impl Bundles {
     fn unpack(
         &mut self,
         slot: TrialSlot,
-        has_other: bool,
+        has_previous: bool,
         box_run_dir: &Path,
     ) -> Result<ActiveBundle, BundlesError> {
         let dir = self.trials.storage().clone();
         let bytes = dir.read_slot(slot).map_err(BundlesError::Unpack)?;
         let keys = dir.keys();
         // It was checked when it came: for this box, with a larger counter.
-        let acceptance = Acceptance {
+        let policy = VerifyPolicy {
             keys: keys.as_ref(),
             gateway: None,
             tunnel_public_key: None,
             last_counter: None,
             source: BundleSource::ByHand,
         };
-        let verified = verify(&bytes, &acceptance).map_err(BundlesError::Damaged)?;
+        let verified = verify(&bytes, &policy).map_err(BundlesError::Damaged)?;
         let manifest = verified.bundle.manifest();
         let secrets = match wait_for_box(&verified.bundle, box_run_dir) {
             BoxOutcome::Nothing => dir.own_secrets(),
             BoxOutcome::Ready(secrets) => Some(secrets),
-            BoxOutcome::Refused { sentence, .. } if has_other => {
+            BoxOutcome::Refused { sentence, .. } if has_previous => {
                 return Err(BundlesError::Box(sentence));
             }
             // There is nothing else to run. The gateway waits for the files that it needs.
@@ -245,7 +245,8 @@ impl Bundles {
             Ok(bytes) => self.stage(&bytes, BundleSource::ByHand, own_key),
             Err(error) => {
                 let reason = format!(
-                    "{} is no file of at most {MAX_BUNDLE_BYTES} bytes ({error}): load it again",
+                    "{} is not a regular file of at most {MAX_BUNDLE_BYTES} bytes ({error}): load \
+                     it again",
                     dir.inbox().display()
                 );
                 return Some(refuse_inbox(&dir, reason));
@@ -256,8 +257,8 @@ impl Bundles {
                 log_not_closed(dir.close_inbox(None));
                 Some(InboxVerdict::Staged(event))
             }
-            Err(StageError::Refused(error)) => Some(refuse_inbox(&dir, error.to_string())),
-            Err(error @ (StageError::Trial(_) | StageError::Keys(_))) => {
+            Err(StagingError::Refused(error)) => Some(refuse_inbox(&dir, error.to_string())),
+            Err(error @ (StagingError::Trial(_) | StagingError::Keys(_))) => {
                 Some(InboxVerdict::NotStored(unusable(&error)))
             }
         }
@@ -272,45 +273,45 @@ impl Bundles {
         bytes: &[u8],
         source: BundleSource,
         own_key: Option<PublicKey>,
-    ) -> Result<BundleEvent, StageError> {
+    ) -> Result<BundleEvent, StagingError> {
         let keys = self.trials.storage().keys();
         let last = Some(self.trials.record().last_counter()).filter(|last| *last > 0);
-        let acceptance = Acceptance {
+        let policy = VerifyPolicy {
             keys: keys.as_ref(),
             gateway: self.active.as_ref().map(|active| active.gateway.as_str()),
             tunnel_public_key: own_key,
             last_counter: last,
             source,
         };
-        let verified = verify(bytes, &acceptance)?;
+        let verified = verify(bytes, &policy)?;
         let counter = verified.bundle.manifest().counter;
-        let origin = match source {
-            BundleSource::ByHand => TrialOrigin::ByHand,
-            BundleSource::Pulled => TrialOrigin::Offered,
-        };
         // First: if this fails, the bundle is not in use. A list of keys is signed by the list
         // before it, so it holds even if the bundle does not.
-        self.trials.storage().set_keys(&verified.keys).map_err(StageError::Keys)?;
-        self.trials.stage(bytes, counter, origin)?;
-        let has_other = self.has_predecessor();
-        Ok(BundleEvent::logged(&BundleSentence::Staged { counter, has_other }))
+        self.trials.storage().set_keys(&verified.keys).map_err(StagingError::Keys)?;
+        self.trials.stage(bytes, counter, source)?;
+        let has_previous = self.has_previous();
+        Ok(BundleEvent::logged(&BundleSentence::Staged { counter, has_previous }))
     }
 
     /// Returns the trial of the bundle in use; none if it is confirmed.
     pub(super) fn trial(&self) -> Option<ActiveTrial> {
-        let tried = self.trials.record().tried.as_ref()?;
-        let InUse::OnTrial { left, .. } = self.trials.in_use() else { return None };
+        let on_trial = self.trials.record().on_trial.as_ref()?;
+        let BundleInUse::OnTrial { time_left, .. } = self.trials.in_use() else { return None };
         // One that was staged since the start is not in use yet.
-        let is_active = self.active.as_ref().is_some_and(|one| one.counter == tried.counter);
-        is_active.then_some(ActiveTrial { counter: tried.counter, origin: tried.origin, left })
+        let is_active = self.active.as_ref().is_some_and(|one| one.counter == on_trial.counter);
+        is_active.then_some(ActiveTrial {
+            counter: on_trial.counter,
+            source: on_trial.source,
+            time_left,
+        })
     }
 
-    /// Returns whether there is a bundle to go back to from one on trial.
-    fn has_predecessor(&self) -> bool {
+    /// Returns whether there is a bundle to roll back to from one on trial.
+    fn has_previous(&self) -> bool {
         self.trials.record().confirmed.is_some()
     }
 
-    /// Returns what is to be known about earlier bundles.
+    /// Returns the last rollback, for the status.
     pub(super) fn last_reverted(&self) -> Option<BundleEvent> {
         let reverted = self.trials.record().reverted.as_ref()?;
         let (counter, reason) = (reverted.counter, reverted.reason.clone());
@@ -321,31 +322,35 @@ impl Bundles {
     pub(super) fn is_own_or_later(&self, bytes: &[u8]) -> bool {
         let Some(active) = &self.active else { return false };
         let keys = self.trials.storage().keys();
-        let acceptance = Acceptance {
+        let policy = VerifyPolicy {
             keys: keys.as_ref(),
             gateway: Some(&active.gateway),
             tunnel_public_key: None,
             last_counter: Some(active.counter.saturating_sub(1)).filter(|last| *last > 0),
             source: BundleSource::Pulled,
         };
-        verify(bytes, &acceptance).is_ok()
+        verify(bytes, &policy).is_ok()
     }
 
-    /// Takes the bundle on trial back, if there is one before it.
+    /// Rolls back the bundle on trial, if there is one before it.
     pub(super) fn revert(&mut self, reason: RevertReason) -> Result<(), BundlesError> {
-        let counter = self.tried_counter();
+        let counter = self.on_trial_counter();
         let reason = self.trials.revert(reason)?;
         self.report_reverted(counter, &reason);
         Ok(())
     }
 
-    /// Takes the bundle on trial back because the gateway cannot start with it, and unpacks the one
+    /// Rolls back the bundle on trial because the gateway cannot start with it, and unpacks the one
     /// before it. Returns whether there is one.
     ///
     /// # Errors
     /// When bundles cannot be read or written.
-    pub fn give_up(&mut self, cause: String, box_run_dir: &Path) -> Result<bool, BundlesError> {
-        if self.trial().is_none_or(|trial| trial.left.is_none()) {
+    pub fn revert_unusable(
+        &mut self,
+        cause: String,
+        box_run_dir: &Path,
+    ) -> Result<bool, BundlesError> {
+        if self.trial().is_none_or(|trial| trial.time_left.is_none()) {
             return Ok(false);
         }
         self.revert(RevertReason::Unusable { cause })?;
@@ -354,8 +359,8 @@ impl Bundles {
         Ok(true)
     }
 
-    fn tried_counter(&self) -> Option<u64> {
-        self.trials.record().tried.as_ref().map(|tried| tried.counter)
+    fn on_trial_counter(&self) -> Option<u64> {
+        self.trials.record().on_trial.as_ref().map(|on_trial| on_trial.counter)
     }
 
     fn report_reverted(&mut self, counter: Option<u64>, reason: &RevertReason) {
@@ -417,9 +422,9 @@ pub(super) fn unusable(error: &dyn std::error::Error) -> BundleEvent {
 #[must_use]
 pub fn file_in_use(state_dir: &Path) -> Option<PathBuf> {
     let dir = BundleDir::new(state_dir);
-    match Trials::open(dir.clone(), DEFAULT_LIMIT).ok()?.in_use() {
-        InUse::Nothing => None,
-        InUse::Confirmed(slot) | InUse::OnTrial { slot, .. } => {
+    match BundleTrial::open(dir.clone(), DEFAULT_LIMIT).ok()?.in_use() {
+        BundleInUse::Nothing => None,
+        BundleInUse::Confirmed(slot) | BundleInUse::OnTrial { slot, .. } => {
             Some(dir.unpacked(slot).join(GATEWAY_TOML)).filter(|file| file.is_file())
         }
     }

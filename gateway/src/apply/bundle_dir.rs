@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use provisioning::bundle::{
     Bundle, GATEWAY_TOML, MAX_BUNDLE_BYTES, SEALED_SECRETS, SECRETS_DIR, SigningKeys,
 };
-use provisioning::regular_file;
 use provisioning::trial::{TrialSlot, TrialStorage};
+use provisioning::{atomic_file, regular_file};
 
-use crate::state_file::replace_atomically;
+use crate::state_file::OWNER_ONLY;
 
 /// Name of the directory in `state_dir`.
 const BUNDLE_DIR: &str = "bundle";
@@ -95,8 +95,8 @@ impl BundleDir {
         self.dir.join(slot.to_string())
     }
 
-    /// Writes the files of a bundle where the gateway reads them, unless they are there, and returns
-    /// its `gateway.toml`. `secrets` is the directory with the decrypted secrets.
+    /// Writes the files of a bundle where the gateway reads them, unless they are there, and
+    /// returns its `gateway.toml`. `secrets` is the directory with the decrypted secrets.
     pub(super) fn unpack(
         &self,
         slot: TrialSlot,
@@ -110,7 +110,7 @@ impl BundleDir {
             regular_file::read(&dir.join(name), MAX_BUNDLE_BYTES as u64)
                 .is_ok_and(|there| there == content)
         };
-        // A card wears with each write, and a full disk must not stand in the way of a start.
+        // Flash wears with each write, and a full disk must not stand in the way of a start.
         if fs::read_link(dir.join(SECRETS_DIR)).ok().as_deref() == linked
             && files.clone().all(|(name, content)| is_same(name, content))
         {
@@ -145,7 +145,7 @@ impl BundleDir {
     /// Replaces a file in one step.
     fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
         create_dir(&self.dir)?;
-        replace_atomically(&self.dir.join(name), content)
+        atomic_file::replace(&self.dir.join(name), content, OWNER_ONLY)
     }
 }
 

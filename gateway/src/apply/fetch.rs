@@ -8,14 +8,14 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header;
 use hyper_util::rt::TokioIo;
-use provisioning::bundle::MAX_BUNDLE_BYTES;
+use provisioning::bundle::{BundleOffer, MAX_BUNDLE_BYTES};
 use provisioning::config::HostPort;
 use ring::digest::{SHA256, digest};
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::active::StageError;
-use super::offer::{Offer, PullFault};
+use super::active::StagingError;
+use super::offer::PullFault;
 use crate::uplink::{ByteStream, DialError, Uplink};
 
 /// Time for the whole of a download.
@@ -45,7 +45,10 @@ pub enum PullError {
         cause: Box<DialError>,
     },
     /// The download took too long.
-    #[error("the web server {server} took longer than {PULL_TIMEOUT:?}: check it, and the line")]
+    #[error(
+        "the web server {server} took longer than {PULL_TIMEOUT:?}: check the server and the \
+         connection"
+    )]
     TimedOut {
         /// Host and port.
         server: String,
@@ -64,7 +67,7 @@ pub enum PullError {
         code: u16,
     },
     /// The answer is no HTTP, or ended early.
-    #[error("{server} does not answer as a web server, or its answer was cut: check the server")]
+    #[error("{server} did not send a valid HTTP response, or it was truncated: check the server")]
     NotHttp {
         /// Host and port.
         server: String,
@@ -83,7 +86,7 @@ pub enum PullError {
     },
     /// The bundle is refused, or cannot be stored.
     #[error(transparent)]
-    NotTaken(#[from] StageError),
+    NotTaken(#[from] StagingError),
 }
 
 impl PullError {
@@ -94,10 +97,12 @@ impl PullError {
             | Self::TimedOut { .. }
             | Self::Status { .. }
             | Self::NotHttp { .. }
-            | Self::NotTaken(StageError::Trial(_) | StageError::Keys(_)) => PullFault::Unavailable,
+            | Self::NotTaken(StagingError::Trial(_) | StagingError::Keys(_)) => {
+                PullFault::Unavailable
+            }
             Self::TooLong { .. }
             | Self::NotOffered { .. }
-            | Self::NotTaken(StageError::Refused(_)) => PullFault::Wrong,
+            | Self::NotTaken(StagingError::Refused(_)) => PullFault::Mismatch,
         }
     }
 }
@@ -119,7 +124,7 @@ pub(super) async fn fetch(uplink: &Uplink, url: &WebFile) -> Result<Vec<u8>, Pul
 pub(super) async fn fetch_offered(
     uplink: &Uplink,
     url: &WebFile,
-    offer: &Offer,
+    offer: &BundleOffer,
 ) -> Result<Vec<u8>, PullError> {
     let bytes = fetch(uplink, url).await?;
     let is_offered =

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use provisioning::trial::Missing;
+use provisioning::trial::{MissingEvidence, TrialState};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -12,14 +12,14 @@ use crate::model::{Sentence, UnixTime};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
 pub enum BundleSentence {
-    /// A bundle was taken; the gateway starts with it.
+    /// A bundle was staged; the gateway starts with it.
     Staged {
         /// Its counter.
         counter: u64,
-        /// Whether there is one to go back to.
-        has_other: bool,
+        /// Whether there is one to roll back to.
+        has_previous: bool,
     },
-    /// The bundle in use is on trial, and is taken back if something stays out of reach.
+    /// The bundle in use is on trial, and is rolled back if something stays out of reach.
     OnTrial {
         /// Its counter.
         counter: u64,
@@ -28,7 +28,7 @@ pub enum BundleSentence {
         /// Minutes of running that are left.
         minutes_left: u64,
     },
-    /// The first bundle: there is nothing to go back to.
+    /// The first bundle: there is nothing to roll back to.
     FirstOnTrial {
         /// Its counter.
         counter: u64,
@@ -40,7 +40,7 @@ pub enum BundleSentence {
         /// Its counter.
         counter: u64,
     },
-    /// A bundle was taken back.
+    /// A bundle was rolled back.
     Reverted {
         /// Its counter.
         counter: u64,
@@ -75,47 +75,15 @@ pub enum BundleSentence {
     },
 }
 
-/// What becomes of a bundle.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum BundleState {
-    /// It is offered, and was not fetched yet.
-    Fetching,
-    /// It was taken; the gateway starts with it.
-    Staged,
-    /// It is in use, and on trial.
-    Trying,
-    /// Everything was reached with it.
-    Confirmed,
-    /// It was taken back.
-    Reverted,
-    /// It is not taken, or cannot be used.
-    Refused,
-}
-
 /// Something that happened with a bundle: for the status, and the topic of events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BundleEvent {
     /// What becomes of the bundle.
-    pub state: BundleState,
+    pub state: TrialState,
     /// The bundle that it is about; absent if it cannot be read.
     pub counter: Option<u64>,
     /// What happened, and what to do.
     pub sentence: Sentence,
-}
-
-impl BundleState {
-    /// Returns the word in status and events.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fetching => "fetching",
-            Self::Staged => "staged",
-            Self::Trying => "trying",
-            Self::Confirmed => "confirmed",
-            Self::Reverted => "reverted",
-            Self::Refused => "refused",
-        }
-    }
 }
 
 impl BundleEvent {
@@ -129,10 +97,10 @@ impl BundleEvent {
     pub(super) fn logged(sentence: &BundleSentence) -> Self {
         let event = Self::new(sentence);
         match event.state {
-            BundleState::Staged | BundleState::Trying | BundleState::Confirmed => {
+            TrialState::Staged | TrialState::Trying | TrialState::Confirmed => {
                 tracing::info!(target: super::LOG_TARGET, "{sentence}");
             }
-            BundleState::Fetching | BundleState::Reverted | BundleState::Refused => {
+            TrialState::Fetching | TrialState::Reverted | TrialState::Refused => {
                 tracing::warn!(target: super::LOG_TARGET, "{sentence}");
             }
         }
@@ -156,15 +124,15 @@ impl BundleEvent {
 }
 
 impl BundleSentence {
-    const fn state(&self) -> BundleState {
+    const fn state(&self) -> TrialState {
         match self {
-            Self::Staged { .. } => BundleState::Staged,
-            Self::OnTrial { .. } | Self::FirstOnTrial { .. } => BundleState::Trying,
-            Self::Confirmed { .. } => BundleState::Confirmed,
-            Self::Reverted { .. } => BundleState::Reverted,
-            Self::NotFetched { .. } => BundleState::Fetching,
+            Self::Staged { .. } => TrialState::Staged,
+            Self::OnTrial { .. } | Self::FirstOnTrial { .. } => TrialState::Trying,
+            Self::Confirmed { .. } => TrialState::Confirmed,
+            Self::Reverted { .. } => TrialState::Reverted,
+            Self::NotFetched { .. } => TrialState::Fetching,
             Self::GivenUp { .. } | Self::InboxRefused { .. } | Self::Unusable { .. } => {
-                BundleState::Refused
+                TrialState::Refused
             }
         }
     }
@@ -183,7 +151,11 @@ impl BundleSentence {
     }
 
     /// Returns the sentence about a bundle on trial. `minutes_left` is absent for the first one.
-    pub(super) fn on_trial(counter: u64, missing: &[Missing], minutes_left: Option<u64>) -> Self {
+    pub(super) fn on_trial(
+        counter: u64,
+        missing: &[MissingEvidence],
+        minutes_left: Option<u64>,
+    ) -> Self {
         let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
         let missing = missing.join("; ");
         match minutes_left {
@@ -196,15 +168,15 @@ impl BundleSentence {
 impl fmt::Display for BundleSentence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Staged { counter, has_other: true } => {
-                write!(f, "Bundle {counter} was taken: the gateway restarts and tries it.")
+            Self::Staged { counter, has_previous: true } => {
+                write!(f, "Bundle {counter} was staged: the gateway restarts to try it.")
             }
-            Self::Staged { counter, has_other: false } => {
-                write!(f, "Bundle {counter} was taken: the gateway starts with it.")
+            Self::Staged { counter, has_previous: false } => {
+                write!(f, "Bundle {counter} was staged: the gateway starts with it.")
             }
             Self::OnTrial { counter, missing, minutes_left } => write!(
                 f,
-                "Bundle {counter} is on trial: {missing}. It is taken back after {minutes_left} \
+                "Bundle {counter} is on trial: {missing}. It is rolled back after {minutes_left} \
                  more min of running."
             ),
             Self::FirstOnTrial { counter, missing } => {
@@ -218,8 +190,8 @@ impl fmt::Display for BundleSentence {
             }
             Self::Reverted { counter, reason } => write!(
                 f,
-                "Bundle {counter} was taken back: {reason}. Correct it at the office and build the \
-                 next one."
+                "Bundle {counter} was rolled back: {reason}. Correct it at the office and build \
+                 the next one."
             ),
             Self::NotFetched { counter, reason, minutes } => {
                 write!(
@@ -229,7 +201,8 @@ impl fmt::Display for BundleSentence {
             }
             Self::GivenUp { counter, reason } => write!(
                 f,
-                "Bundle {counter} is not fetched any more: {reason}. The next offer is followed."
+                "Bundle {counter} will not be fetched again: {reason}. Waiting for a different \
+                 offer."
             ),
             Self::InboxRefused { reason } => {
                 write!(f, "The bundle that was loaded is refused: {reason}.")

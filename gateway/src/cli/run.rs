@@ -1,7 +1,6 @@
 //! `run`: runs the gateway.
 
 mod attempts;
-mod watched_files;
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -16,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::{EXIT_NEGATIVE, EXIT_OK, block_on};
 use crate::logging::Logging;
 
+/// Name of the process in lists such as that of ps(1).
+const PROCESS_NAME: &str = "edge-gateway";
+
 /// How the process ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum ProcessEnd {
@@ -27,6 +29,8 @@ enum ProcessEnd {
 
 /// Runs the gateway until SIGTERM or SIGINT.
 pub(super) fn run(path: &Path) -> anyhow::Result<u8> {
+    // After `exec_again` it would be called "exe" in lists of processes. Without /proc it has none.
+    let _ = std::fs::write("/proc/self/comm", PROCESS_NAME);
     // Passwords and keys are in memory, and a core dump would put them on the disk.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let log = Logging::start()?;

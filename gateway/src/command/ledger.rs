@@ -84,7 +84,7 @@ pub(super) enum IdState {
     UnderWay,
     /// The command is over, and this process sent the reply.
     Answered(CommandReply),
-    /// The command was over before this process started; the asker may not have the reply.
+    /// The command was over before this process started; the requester may not have the reply.
     Stored(CommandReply),
 }
 

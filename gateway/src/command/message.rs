@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_carries_the_id_so_that_the_asker_recognises_it() {
+    fn a_refusal_carries_the_id_so_that_the_requester_recognises_it() {
         let form = DatagramForm { device: None, extra: Vec::new() };
         let refused = parse(br#"{"id":"a1","write":{}}"#, &form).unwrap_err();
         assert_eq!(refused.id.unwrap().to_json(), json!("a1"));

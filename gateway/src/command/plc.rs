@@ -23,7 +23,7 @@ pub(super) struct CommandPlc {
     /// Whether anything is written to it, and be it only the acknowledgement of an event.
     pub(super) has_writes: bool,
     /// The only program with which the PLC is written to; absent while any is.
-    pub(super) wanted_program: Option<ProgramSignature>,
+    pub(super) required_program: Option<ProgramSignature>,
     /// The program that it has, as far as that is known.
     pub(super) program: Option<ProgramSignature>,
     /// Number of commands that are not over.
@@ -57,7 +57,7 @@ impl CommandPlc {
                 extra: plc.publish.extra.keys().cloned().collect(),
             },
             has_writes: plc.has_writes(),
-            wanted_program: plc.accept_program.map(|ProgramId(parts)| ProgramSignature(parts)),
+            required_program: plc.accept_program.map(|ProgramId(parts)| ProgramSignature(parts)),
             program: None,
             waiting: 0,
         }
@@ -140,7 +140,7 @@ impl CommandPlc {
             return Some(CommandReason::TooManyWaiting);
         }
         let is_other = |wanted| self.program.is_some_and(|program| program != wanted);
-        self.wanted_program.is_some_and(is_other).then_some(CommandReason::ProgramChanged)
+        self.required_program.is_some_and(is_other).then_some(CommandReason::ProgramChanged)
     }
 
     /// Records the writes of a command, or returns the first tag that was written too often.

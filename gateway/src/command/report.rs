@@ -7,27 +7,26 @@ use super::plc::CommandPlc;
 use super::reply::ReplyContent;
 use crate::codec::{self, json::FormattedValue};
 use crate::model::{
-    ImageState, NotSentReason, Registers, TagImage, WriteOrder, WriteOutcome, WriteReport,
-    WriteTask,
+    ImageState, NotSentReason, OrderOutcome, OrderReport, OrderTask, PlcOrder, Registers, TagImage,
 };
 
 /// Returns what the reply to an order says.
-pub(super) fn content(plc: &CommandPlc, order: &WriteOrder, report: &WriteReport) -> ReplyContent {
+pub(super) fn content(plc: &CommandPlc, order: &PlcOrder, report: &OrderReport) -> ReplyContent {
     let reason = match (&report.outcome, order.task) {
         // A command of an earlier run: what the PLC holds now does not show what it took.
-        (_, WriteTask::ReadBack) => Some(CommandReason::Interrupted),
-        (WriteOutcome::Done, WriteTask::Write | WriteTask::ReadAll) => None,
-        (WriteOutcome::ExpectationFailed, _) => Some(CommandReason::ExpectationFailed),
-        (WriteOutcome::Refused(code), _) => Some(CommandReason::Exception(*code)),
-        (WriteOutcome::Unknown, _) => Some(CommandReason::NoAnswer),
-        (WriteOutcome::NotSent(reason), _) => Some(not_sent(reason)),
-        (WriteOutcome::Partial(reason), _) => {
+        (_, OrderTask::ReadBack) => Some(CommandReason::Interrupted),
+        (OrderOutcome::Done, OrderTask::Write | OrderTask::ReadAll) => None,
+        (OrderOutcome::ExpectationFailed, _) => Some(CommandReason::ExpectationFailed),
+        (OrderOutcome::Refused(code), _) => Some(CommandReason::Exception(*code)),
+        (OrderOutcome::Unknown, _) => Some(CommandReason::NoAnswer),
+        (OrderOutcome::NotSent(reason), _) => Some(not_sent(reason)),
+        (OrderOutcome::Partial(reason), _) => {
             Some(CommandReason::Partial(Box::new(not_sent(reason))))
         }
     };
     let exception =
-        if let WriteOutcome::Refused(code) = report.outcome { Some(code) } else { None };
-    let tags = if report.outcome == WriteOutcome::ExpectationFailed {
+        if let OrderOutcome::Refused(code) = report.outcome { Some(code) } else { None };
+    let tags = if report.outcome == OrderOutcome::ExpectationFailed {
         let found = report.found.iter().map(|found| (None, found.as_ref()));
         tags(plc, &order.expect, found)
     } else {

@@ -68,26 +68,26 @@ fn what_the_plc_made_of_the_value_is_in_the_reply() {
 fn nothing_is_written_before_its_record_is_durable() {
     let mut site = CommandSite::new();
     site.receive(r#"{"setpoint":1}"#);
-    assert!(site.desk.poll_effect().is_none());
-    let batch = site.desk.take_batch(site.time.now).unwrap();
-    assert!(batch.has_intents && site.desk.poll_effect().is_none());
+    assert!(site.command_processor.poll_effect().is_none());
+    let batch = site.command_processor.take_batch(site.time.now).unwrap();
+    assert!(batch.has_intents && site.command_processor.poll_effect().is_none());
     // One batch at a time; what comes meanwhile is in the next.
     site.receive(r#"{"speed":2}"#);
-    assert!(site.desk.take_batch(site.time.now).is_none());
-    site.desk.on_batch_stored(site.time);
+    assert!(site.command_processor.take_batch(site.time.now).is_none());
+    site.command_processor.on_batch_stored(site.time);
     let effects = site.effects();
     assert!(
         matches!(
             &effects[..],
             [
-                CommandEffect::Settled { asker: 0 },
+                CommandEffect::AckDelivery { requester: 0 },
                 CommandEffect::Audit { body },
                 CommandEffect::Order(_),
             ] if body["step"] == "intent" && body["write"] == json!({"setpoint": 1})
         ),
         "{effects:?}"
     );
-    assert!(site.desk.take_batch(site.time.now).is_some());
+    assert!(site.command_processor.take_batch(site.time.now).is_some());
 }
 
 #[test]

@@ -122,7 +122,7 @@ labels! {
         Old = "old",
         /// It is no offer.
         Malformed = "malformed",
-        /// The office has taken it back.
+        /// The office withdrew it.
         Withdrawn = "withdrawn",
         /// An attempt to fetch its bundle has failed.
         Failed = "failed",

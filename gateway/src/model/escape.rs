@@ -10,15 +10,16 @@ use serde::{Deserialize, Serialize};
 pub struct Escaped<'a>(pub &'a str);
 
 /// Text that a peer chose: a reason string, a server reference, the error of a library that quotes
-/// a certificate. At most [`ForeignText::MAX_CHARS`] characters, on one line, none of them hidden.
+/// a certificate. At most [`UntrustedText::MAX_CHARS`] characters, on one line, none of them
+/// hidden.
 ///
 /// Every text of a peer becomes this type where it enters, so no sentence, log line, status or
 /// event can be long, have two lines, or steer a terminal.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(from = "String")]
-pub struct ForeignText(String);
+pub struct UntrustedText(String);
 
-impl ForeignText {
+impl UntrustedText {
     /// Most characters that are kept; a longer text ends in `…`.
     pub const MAX_CHARS: usize = 200;
 
@@ -66,19 +67,19 @@ pub fn is_hidden(c: char) -> bool {
         )
 }
 
-impl From<String> for ForeignText {
+impl From<String> for UntrustedText {
     fn from(text: String) -> Self {
         Self::new(&text)
     }
 }
 
-impl From<&str> for ForeignText {
+impl From<&str> for UntrustedText {
     fn from(text: &str) -> Self {
         Self::new(text)
     }
 }
 
-impl fmt::Display for ForeignText {
+impl fmt::Display for UntrustedText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -105,22 +106,22 @@ mod tests {
     #[test]
     fn a_text_of_a_peer_is_cut_and_stays_on_one_line() {
         assert_eq!(
-            ForeignText::new("busy\n FAKE line\r\u{1b}[31m ").as_str(),
+            UntrustedText::new("busy\n FAKE line\r\u{1b}[31m ").as_str(),
             "busy? FAKE line??[31m"
         );
-        let long = ForeignText::new(&"ü".repeat(60_000));
-        assert_eq!(long.as_str().chars().count(), ForeignText::MAX_CHARS + 1);
+        let long = UntrustedText::new(&"ü".repeat(60_000));
+        assert_eq!(long.as_str().chars().count(), UntrustedText::MAX_CHARS + 1);
         assert!(long.as_str().ends_with("ü…"));
-        assert_eq!(ForeignText::new(&"x".repeat(200)).as_str().len(), 200);
+        assert_eq!(UntrustedText::new(&"x".repeat(200)).as_str().len(), 200);
     }
 
     proptest! {
         #[test]
         fn no_text_of_a_peer_is_long_or_hides_anything(text in any::<String>()) {
-            let kept = ForeignText::new(&text);
+            let kept = UntrustedText::new(&text);
             prop_assert!(!kept.as_str().chars().any(is_hidden));
-            prop_assert!(kept.as_str().chars().count() <= ForeignText::MAX_CHARS + 1);
-            prop_assert_eq!(&ForeignText::from(kept.as_str().to_owned()), &kept);
+            prop_assert!(kept.as_str().chars().count() <= UntrustedText::MAX_CHARS + 1);
+            prop_assert_eq!(&UntrustedText::from(kept.as_str().to_owned()), &kept);
         }
     }
 }

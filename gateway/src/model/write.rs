@@ -8,7 +8,7 @@ use super::{ProgramSignature, Registers, Sentence, UnixTime};
 
 /// A checked command for one PLC: what to compare, then what to write.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WriteOrder {
+pub struct PlcOrder {
     /// Chosen by the sender; the report has the same.
     pub number: u64,
     /// Index into `config::Config::plcs`.
@@ -18,7 +18,7 @@ pub struct WriteOrder {
     /// What to write; no two images have a bit in common.
     pub write: Vec<TagImage>,
     /// Whether the values are written, or only read.
-    pub task: WriteTask,
+    pub task: OrderTask,
     /// The only program with which it is carried out; absent for any.
     pub program: Option<ProgramSignature>,
     /// The first write is not sent after this time, and the others are sent at any time after the
@@ -28,7 +28,7 @@ pub struct WriteOrder {
 
 /// What an order does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum WriteTask {
+pub enum OrderTask {
     /// Compares, writes, and reads back.
     Write,
     /// Reads all tags of the PLC, one cycle of each scan class: their [`super::Cycle`]s are
@@ -70,19 +70,19 @@ pub struct MaskedWord {
     pub mask: u16,
 }
 
-/// What became of a [`WriteOrder`].
+/// What became of a [`PlcOrder`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct WriteReport {
+pub struct OrderReport {
     /// That of the order.
     pub number: u64,
     /// Index into `config::Config::plcs`.
     pub plc: u16,
     /// What became of the order as a whole.
-    pub outcome: WriteOutcome,
-    /// One for each image of `WriteOrder::expect`: what the PLC held before; empty when that was
+    pub outcome: OrderOutcome,
+    /// One for each image of `PlcOrder::expect`: what the PLC held before; empty when that was
     /// not read.
     pub found: Vec<Option<Registers>>,
-    /// One for each image of `WriteOrder::write`.
+    /// One for each image of `PlcOrder::write`.
     pub images: Vec<ImageReport>,
     /// When the last answer arrived, or the order ended without one.
     pub at: UnixTime,
@@ -113,7 +113,7 @@ pub enum ImageState {
 
 /// What became of an order as a whole.
 #[derive(Clone, Debug, PartialEq)]
-pub enum WriteOutcome {
+pub enum OrderOutcome {
     /// The PLC acknowledged every write.
     Done,
     /// The PLC holds other values than expected; nothing was written.
@@ -134,9 +134,9 @@ pub enum WriteOutcome {
 pub enum NotSentReason {
     /// The PLC does not answer, for this reason.
     Unreachable(Sentence),
-    /// [`WriteOrder::not_after`] is over.
+    /// [`PlcOrder::not_after`] is over.
     Expired,
-    /// The program of the PLC is not [`WriteOrder::program`].
+    /// The program of the PLC is not [`PlcOrder::program`].
     ProgramChanged,
     /// The connection ended over the last such request to these registers or coils, and another
     /// loss now would stop the reads.

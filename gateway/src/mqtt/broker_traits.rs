@@ -105,21 +105,21 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::mqtt::reason_code::SpokenReason;
+    use crate::mqtt::reason_code::BrokerReason;
 
     const HOUR: Duration = Duration::from_hours(1);
 
     #[test]
     fn only_the_brokers_own_word_leads_to_3_1_1() {
         let now = Instant::now();
-        let refused = || SessionFailure::Connack(SpokenReason::bare(0x84));
+        let refused = || SessionFailure::Connack(BrokerReason::bare(0x84));
         for (failure, expected) in [
             (SessionFailure::AnswersV3, MqttVersion::V311),
             (refused(), MqttVersion::V311),
             (SessionFailure::ClosedBeforeConnack, MqttVersion::V5),
             (SessionFailure::NoConnack, MqttVersion::V5),
             (SessionFailure::Broken(io::ErrorKind::ConnectionReset.into()), MqttVersion::V5),
-            (SessionFailure::Connack(SpokenReason::bare(0x82)), MqttVersion::V5),
+            (SessionFailure::Connack(BrokerReason::bare(0x82)), MqttVersion::V5),
         ] {
             let mut traits = BrokerTraits::new(rules(None, Lower::default()));
             let request = traits.request(0, now);
@@ -156,7 +156,7 @@ mod tests {
     fn a_broker_that_refuses_both_versions_is_not_asked_without_end() {
         let now = Instant::now();
         let mut traits = BrokerTraits::new(rules(None, Lower::default()));
-        let refused = SessionFailure::Connack(SpokenReason::bare(0x84));
+        let refused = SessionFailure::Connack(BrokerReason::bare(0x84));
         let first = traits.request(0, now);
         assert!(traits.on_refused(&first, &refused, now));
         let second = traits.request(0, now);
@@ -171,7 +171,7 @@ mod tests {
         for (code, lower) in
             [(0x9A, Lower { qos: false, retain: true }), (0x9B, Lower { qos: true, retain: false })]
         {
-            let refused = SessionFailure::Connack(SpokenReason::bare(code));
+            let refused = SessionFailure::Connack(BrokerReason::bare(code));
             let mut traits = BrokerTraits::new(rules(None, lower));
             let request = traits.request(0, now);
             assert!(traits.on_refused(&request, &refused, now));

@@ -13,13 +13,13 @@ use tokio::time::timeout;
 
 use super::broker_traits::ConnectRequest;
 use super::failure::SessionFailure;
-use super::inbound_guard::{BrokerWords, InboundGuard, Violation};
+use super::inbound_guard::{BrokerReasons, InboundGuard, Violation};
 use super::inbox::{DueAck, ReceivedPublish};
-use super::reason_code::SpokenReason;
+use super::reason_code::BrokerReason;
 use super::session::{self, ConnackLimits, Publisher, SessionDriver, SessionEvent};
 use super::session_start::SessionRequest;
 use super::{ClientSettings, reason_code};
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::uplink::{DialError, UnixBridge};
 
 /// Longest wait for the TCP connection and the TLS handshake.
@@ -77,7 +77,7 @@ pub(super) struct BrokerStream {
     /// Absent once it has ended.
     copying: Option<Copying>,
     io_error: Option<io::Error>,
-    words: BrokerWords,
+    reasons: BrokerReasons,
 }
 
 /// Connects and subscribes. Nothing is published before the broker has answered CONNECT and
@@ -90,13 +90,13 @@ pub(super) async fn connect(
     let SessionPlan { request, session, subscriptions } = plan;
     let dialled = settings.uplink.dial(broker, DIAL_TIMEOUT).await;
     let stream = dialled.map_err(SessionFailure::Dial)?;
-    let (stream, words) = InboundGuard::new(stream, request.version, !subscriptions.is_empty());
+    let (stream, reasons) = InboundGuard::new(stream, request.version, !subscriptions.is_empty());
     let password = read_password(&settings.mqtt).await?;
     let bridge = UnixBridge::open().map_err(SessionFailure::Bridge)?;
     let (publisher, mut driver) =
         session::open(settings, request, session, password.as_ref(), bridge.path());
     let copying = Some(Box::pin(bridge.copy(stream)) as Copying);
-    let mut stream = BrokerStream { copying, io_error: None, words };
+    let mut stream = BrokerStream { copying, io_error: None, reasons };
     // rumqttc reads and writes only while the copying is polled as well.
     let answer = select! {
         answer = timeout(ANSWER_TIMEOUT, driver.await_connack()) => answer,
@@ -136,8 +136,8 @@ fn check_limits(settings: &ClientSettings, limits: ConnackLimits) -> Result<(), 
     }
 }
 
-/// Waits for the answer to SUBSCRIBE and returns its codes. A kept session begins with what the
-/// broker has stored, before that answer.
+/// Waits for the answer to SUBSCRIBE and returns its codes. A persistent session begins with what
+/// the broker has stored, before that answer.
 async fn await_suback(
     driver: &mut SessionDriver,
     early: &mut EarlyMessages,
@@ -241,14 +241,14 @@ impl BrokerStream {
     /// Returns the cause of a failure as far as the stream knows better than rumqttc, which sees
     /// only a closed unix socket.
     pub(super) fn refine(&mut self, failure: SessionFailure) -> SessionFailure {
-        if let Some(violation) = self.words.violation() {
+        if let Some(violation) = self.reasons.violation() {
             return violation_failure(violation);
         }
         if let Some(dial) = self.dial_error() {
             return SessionFailure::Dial(dial);
         }
-        let connack = self.words.connack().filter(|said| said.code != reason_code::SUCCESS);
-        match (failure, connack, self.words.disconnect()) {
+        let connack = self.reasons.connack().filter(|said| said.code != reason_code::SUCCESS);
+        match (failure, connack, self.reasons.disconnect()) {
             (
                 SessionFailure::NoConnack
                 | SessionFailure::ClosedBeforeConnack
@@ -258,7 +258,7 @@ impl BrokerStream {
                 _,
             ) => {
                 let code = reason_code::from_v3(said.code);
-                SessionFailure::Connack(SpokenReason { code, ..said.clone() })
+                SessionFailure::Connack(BrokerReason { code, ..said.clone() })
             }
             (
                 SessionFailure::Closed
@@ -285,10 +285,10 @@ impl BrokerStream {
 /// Returns the failure of a session that the guard ended.
 fn violation_failure(violation: Violation) -> SessionFailure {
     match violation {
-        Violation::NotMqtt(greeting) => SessionFailure::NotMqtt(greeting),
+        Violation::NotMqtt(protocol) => SessionFailure::NotMqtt(protocol),
         Violation::AnswersV3 { code: reason_code::SUCCESS } => SessionFailure::AnswersV3,
         Violation::AnswersV3 { code } => {
-            SessionFailure::Connack(SpokenReason::bare(reason_code::from_v3(code)))
+            SessionFailure::Connack(BrokerReason::bare(reason_code::from_v3(code)))
         }
         Violation::ReceiveMaximumZero
         | Violation::MaximumPacketSizeZero
@@ -299,7 +299,7 @@ fn violation_failure(violation: Violation) -> SessionFailure {
         | Violation::PropertiesTooLong { .. }
         | Violation::UnexpectedPacket { .. }
         | Violation::SecondConnack
-        | Violation::MalformedLength => SessionFailure::Protocol(ForeignText::of(&violation)),
+        | Violation::MalformedLength => SessionFailure::Protocol(UntrustedText::of(&violation)),
     }
 }
 

@@ -8,10 +8,10 @@ use thiserror::Error;
 
 use super::ClientSettings;
 use super::failure::SessionFailure;
-use super::inbound_guard::Greeting;
+use super::inbound_guard::PeerProtocol;
 use super::inflight::ACK_TIMEOUT;
-use super::reason_code::{self, SpokenReason};
-use crate::model::{ForeignText, Sentence};
+use super::reason_code::{self, BrokerReason};
+use crate::model::{Sentence, UntrustedText};
 use crate::uplink::DialError;
 
 /// Why a session ended or was not established. `broker` is host and port, `reason` the standard's
@@ -20,9 +20,9 @@ use crate::uplink::DialError;
 #[serde(tag = "code", content = "arguments", rename_all = "snake_case")]
 pub(super) enum BrokerDiagnosis {
     #[error("The gateway cannot open a socket: {cause}.")]
-    NoSocket { cause: ForeignText },
+    NoSocket { cause: UntrustedText },
     #[error("The password for the broker cannot be read: {cause}.")]
-    PasswordFile { cause: ForeignText },
+    PasswordFile { cause: UntrustedText },
     #[error(
         "{broker} accepts the connection but does not answer: check that an MQTT broker listens \
          there, write mqtts:// if and only if it uses TLS, or try version = \"{other_version}\"."
@@ -71,7 +71,7 @@ pub(super) enum BrokerDiagnosis {
         broker: String,
         reason: &'static str,
         /// The broker's own explanation, if it sent one.
-        text: Option<ForeignText>,
+        text: Option<UntrustedText>,
     },
     #[error(
         "The broker {broker} does not support the configured quality of service: write lower = \
@@ -97,7 +97,7 @@ pub(super) enum BrokerDiagnosis {
         broker: String,
         reason: &'static str,
         /// The server reference, if the broker sent one.
-        server: Option<ForeignText>,
+        server: Option<UntrustedText>,
     },
     #[error(
         "The broker {broker} closes the connection at once: check that it accepts this gateway's \
@@ -118,7 +118,7 @@ pub(super) enum BrokerDiagnosis {
         broker: String,
         reason: &'static str,
         /// The broker's own explanation, if it sent one.
-        text: Option<ForeignText>,
+        text: Option<UntrustedText>,
     },
     #[error(
         "The broker {broker} closed the connection; if this repeats, check that no other client \
@@ -126,7 +126,7 @@ pub(super) enum BrokerDiagnosis {
     )]
     Closed { broker: String, client_id: String },
     #[error("The connection to {broker} was lost: {cause}.")]
-    ConnectionLost { broker: String, cause: ForeignText },
+    ConnectionLost { broker: String, cause: UntrustedText },
     #[error("The broker {broker} no longer answers.")]
     NoPingresp { broker: String },
     #[error("Nothing has come back from the broker {broker} for {seconds} s.")]
@@ -139,7 +139,7 @@ pub(super) enum BrokerDiagnosis {
     )]
     MessageTooLarge { broker: String, size: usize },
     #[error("{broker} violates the MQTT protocol: {cause}.")]
-    ProtocolViolation { broker: String, cause: ForeignText },
+    ProtocolViolation { broker: String, cause: UntrustedText },
     #[error("{broker} did not acknowledge a message, although it acknowledged later ones.")]
     AcknowledgementMissing { broker: String },
     #[error("The broker {broker} refused many messages of QoS 2; the gateway reconnects.")]
@@ -156,7 +156,8 @@ pub(super) enum BrokerDiagnosis {
         "The broker {broker} sends messages to which this gateway did not subscribe; the gateway \
          begins a new session there."
     )]
-    ForeignSubscription { broker: String },
+    #[serde(rename = "foreign_subscription")]
+    UnknownSubscription { broker: String },
     #[error("The session that the broker {broker} had kept is ended; a new one follows.")]
     KeptSessionEnded { broker: String },
     #[error("The gateway reconnects to {broker} to subscribe again.")]
@@ -224,12 +225,14 @@ impl SessionFailure {
         let other_version = other_version(mqtt.version);
         match self {
             Self::Dial(error) => Diagnosis::Dial(error.clone()),
-            Self::PasswordFile(cause) => Diagnosis::PasswordFile { cause: ForeignText::new(cause) },
-            Self::Bridge(error) => Diagnosis::NoSocket { cause: ForeignText::of(error) },
+            Self::PasswordFile(cause) => {
+                Diagnosis::PasswordFile { cause: UntrustedText::new(cause) }
+            }
+            Self::Bridge(error) => Diagnosis::NoSocket { cause: UntrustedText::of(error) },
             Self::NoConnack => Diagnosis::NoConnack { broker, other_version },
-            Self::NotMqtt(Greeting::Http) => Diagnosis::HttpServer { broker },
-            Self::NotMqtt(Greeting::Tls) => Diagnosis::TlsServer { broker },
-            Self::NotMqtt(Greeting::Other) => Diagnosis::NotMqtt { broker },
+            Self::NotMqtt(PeerProtocol::Http) => Diagnosis::HttpServer { broker },
+            Self::NotMqtt(PeerProtocol::Tls) => Diagnosis::TlsServer { broker },
+            Self::NotMqtt(PeerProtocol::Other) => Diagnosis::NotMqtt { broker },
             Self::AnswersV3 => Diagnosis::AnswersV3 { broker },
             Self::QosNotSupported => Diagnosis::QosNotSupported { broker },
             Self::RetainNotSupported => Diagnosis::RetainNotSupported { broker },
@@ -245,7 +248,7 @@ impl SessionFailure {
             Self::Disconnected(said) => disconnected(said, broker, client_id),
             Self::Closed => Diagnosis::Closed { broker, client_id },
             Self::Broken(error) => {
-                Diagnosis::ConnectionLost { broker, cause: ForeignText::of(error) }
+                Diagnosis::ConnectionLost { broker, cause: UntrustedText::of(error) }
             }
             Self::NoPingresp => Diagnosis::NoPingresp { broker },
             Self::NoAcknowledgement => {
@@ -260,7 +263,7 @@ impl SessionFailure {
             Self::SubscriptionClosed => {
                 Diagnosis::SubscriptionClosed { broker, filter: settings.subscriptions.join(", ") }
             }
-            Self::ForeignSubscription => Diagnosis::ForeignSubscription { broker },
+            Self::UnknownSubscription => Diagnosis::UnknownSubscription { broker },
             Self::KeptSessionEnded => Diagnosis::KeptSessionEnded { broker },
             Self::SubscribeRetry => Diagnosis::SubscribeRetry { broker },
             Self::MessagesWaiting => Diagnosis::MessagesWaiting { broker },
@@ -271,7 +274,7 @@ impl SessionFailure {
 }
 
 /// Returns what a DISCONNECT means.
-fn disconnected(said: &SpokenReason, broker: String, client_id: String) -> BrokerDiagnosis {
+fn disconnected(said: &BrokerReason, broker: String, client_id: String) -> BrokerDiagnosis {
     let reason = reason_code::name(said.code);
     match said.code {
         reason_code::SESSION_TAKEN_OVER => BrokerDiagnosis::TakenOver { broker, client_id },
@@ -284,7 +287,7 @@ fn disconnected(said: &SpokenReason, broker: String, client_id: String) -> Broke
 
 /// Returns what a CONNACK with a failure code means.
 fn connack_refused(
-    said: &SpokenReason,
+    said: &BrokerReason,
     broker: String,
     settings: &ClientSettings,
 ) -> BrokerDiagnosis {
@@ -322,10 +325,10 @@ const fn other_version(version: Option<MqttVersion>) -> &'static str {
     }
 }
 
-fn in_brackets(text: Option<&ForeignText>) -> String {
+fn in_brackets(text: Option<&UntrustedText>) -> String {
     text.map_or_else(String::new, |text| format!(" ({text})"))
 }
 
-fn named(server: Option<&ForeignText>) -> String {
+fn named(server: Option<&UntrustedText>) -> String {
     server.map_or_else(String::new, |server| format!(", {server}"))
 }

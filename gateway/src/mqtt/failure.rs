@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::inbound_guard::Greeting;
-use super::reason_code::{self, SpokenReason};
-use crate::model::ForeignText;
+use super::inbound_guard::PeerProtocol;
+use super::reason_code::{self, BrokerReason};
+use crate::model::UntrustedText;
 use crate::uplink::DialError;
 
 /// Why a session ended or was not established, as a closed set.
@@ -86,11 +86,11 @@ pub(super) enum SessionFailure {
     /// The broker did not answer SUBSCRIBE in time.
     NoSuback,
     /// What answers is not an MQTT broker.
-    NotMqtt(Greeting),
+    NotMqtt(PeerProtocol),
     /// The broker accepted a CONNECT of version 5 in the words of 3.1.1.
     AnswersV3,
     /// The broker refused the connection.
-    Connack(SpokenReason),
+    Connack(BrokerReason),
     /// The broker does not support the configured quality of service.
     QosNotSupported,
     /// The broker does not support retained messages, which are configured.
@@ -100,7 +100,7 @@ pub(super) enum SessionFailure {
     /// The broker closed the connection before it answered CONNECT.
     ClosedBeforeConnack,
     /// The broker sent DISCONNECT.
-    Disconnected(SpokenReason),
+    Disconnected(BrokerReason),
     /// The broker closed the connection.
     Closed,
     /// The connection was lost, or reset by the broker.
@@ -114,7 +114,7 @@ pub(super) enum SessionFailure {
     /// The broker sent a packet of this many bytes, above the gateway's limit.
     TooLarge { size: usize },
     /// The broker violates the protocol.
-    Protocol(ForeignText),
+    Protocol(UntrustedText),
     /// A packet id came up again while its earlier message was unacknowledged.
     Collision,
     /// Refused messages of QoS 2 have used up rumqttc's in-flight window.
@@ -123,11 +123,11 @@ pub(super) enum SessionFailure {
     SubscriptionClosed,
     /// It is time to subscribe again after a pause.
     SubscribeRetry,
-    /// Messages wait in the kept session that did not fit before SUBACK.
+    /// Messages wait in the persistent session that did not fit before SUBACK.
     MessagesWaiting,
     /// The broker sends messages for which the gateway has no subscription, and UNSUBSCRIBE did
     /// not end that.
-    ForeignSubscription,
+    UnknownSubscription,
     /// The session that the broker had kept is ended; a new one follows.
     KeptSessionEnded,
     /// It is time to try MQTT 5 again.
@@ -172,8 +172,8 @@ impl SessionFailure {
         matches!(self, Self::SubscriptionClosed | Self::NoSuback)
     }
 
-    /// Returns whether this fault of the tunnel is the cause: nothing has come back from the broker,
-    /// or the broker gave up because nothing arrived.
+    /// Returns whether this fault of the tunnel is the cause: nothing has come back from the
+    /// broker, or the broker gave up because nothing arrived.
     pub(super) fn is_explained_by(&self, fault: &DialError) -> bool {
         let is_unheard = matches!(
             self,
@@ -237,7 +237,7 @@ impl SessionFailure {
             Self::InflightSlotsLeaked
             | Self::SubscribeRetry
             | Self::MessagesWaiting
-            | Self::ForeignSubscription
+            | Self::UnknownSubscription
             | Self::KeptSessionEnded
             | Self::VersionRetry
             | Self::CertificateRenewed

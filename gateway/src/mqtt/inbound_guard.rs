@@ -20,17 +20,17 @@ use provisioning::config::MqttVersion;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::reason_code::SpokenReason;
+use super::reason_code::BrokerReason;
 use packet_scanner::PacketScanner;
 
 /// What the broker has said so far; the first of each kind is kept.
 #[derive(Clone, Debug, Default)]
-pub(super) struct BrokerWords(Arc<SharedWords>);
+pub(super) struct BrokerReasons(Arc<SharedReasons>);
 
 #[derive(Debug, Default)]
-struct SharedWords {
-    connack: OnceLock<SpokenReason>,
-    disconnect: OnceLock<SpokenReason>,
+struct SharedReasons {
+    connack: OnceLock<BrokerReason>,
+    disconnect: OnceLock<BrokerReason>,
     violation: OnceLock<Violation>,
 }
 
@@ -38,7 +38,7 @@ struct SharedWords {
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(super) enum Violation {
     #[error("it does not begin with a CONNACK")]
-    NotMqtt(Greeting),
+    NotMqtt(PeerProtocol),
     /// Not a violation, but the end all the same: rumqttc cannot read it.
     #[error("it answers in MQTT 3.1.1")]
     AnswersV3 { code: u8 },
@@ -64,9 +64,9 @@ pub(super) enum Violation {
     MalformedLength,
 }
 
-/// What begins like no MQTT broker.
+/// What a peer speaks that is no MQTT broker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Greeting {
+pub(super) enum PeerProtocol {
     /// The answer of an HTTP server.
     Http,
     /// A TLS alert: the server expected a TLS handshake.
@@ -75,14 +75,14 @@ pub(super) enum Greeting {
     Other,
 }
 
-impl BrokerWords {
+impl BrokerReasons {
     /// Returns what the CONNACK said.
-    pub(super) fn connack(&self) -> Option<&SpokenReason> {
+    pub(super) fn connack(&self) -> Option<&BrokerReason> {
         self.0.connack.get()
     }
 
     /// Returns what a DISCONNECT said.
-    pub(super) fn disconnect(&self) -> Option<&SpokenReason> {
+    pub(super) fn disconnect(&self) -> Option<&BrokerReason> {
         self.0.disconnect.get()
     }
 
@@ -91,11 +91,11 @@ impl BrokerWords {
         self.0.violation.get().copied()
     }
 
-    fn record_connack(&self, reason: SpokenReason) {
+    fn record_connack(&self, reason: BrokerReason) {
         let _ = self.0.connack.set(reason);
     }
 
-    fn record_disconnect(&self, reason: SpokenReason) {
+    fn record_disconnect(&self, reason: BrokerReason) {
         let _ = self.0.disconnect.set(reason);
     }
 }
@@ -105,23 +105,23 @@ impl BrokerWords {
 pub(super) struct InboundGuard<S> {
     stream: S,
     scanner: PacketScanner,
-    words: BrokerWords,
+    reasons: BrokerReasons,
 }
 
 impl<S> InboundGuard<S> {
     /// Guards a session of this version; `subscribes` says whether it makes a subscription.
-    pub(super) fn new(stream: S, version: MqttVersion, subscribes: bool) -> (Self, BrokerWords) {
-        let words = BrokerWords::default();
+    pub(super) fn new(stream: S, version: MqttVersion, subscribes: bool) -> (Self, BrokerReasons) {
+        let reasons = BrokerReasons::default();
         let scanner = PacketScanner::new(version, subscribes);
-        (Self { stream, scanner, words: words.clone() }, words)
+        (Self { stream, scanner, reasons: reasons.clone() }, reasons)
     }
 
     /// Reads the next bytes of the stream and returns how many of them may pass.
     fn inspect(&mut self, bytes: &[u8]) -> usize {
-        let Err((passed, violation)) = self.scanner.scan(bytes, &self.words) else {
+        let Err((passed, violation)) = self.scanner.scan(bytes, &self.reasons) else {
             return bytes.len();
         };
-        let _ = self.words.0.violation.set(violation);
+        let _ = self.reasons.0.violation.set(violation);
         passed
     }
 }
@@ -134,7 +134,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for InboundGuard<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // The end of the stream, so that what came before is still copied to rumqttc.
-        if this.words.violation().is_some() {
+        if this.reasons.violation().is_some() {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

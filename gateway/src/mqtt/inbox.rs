@@ -12,7 +12,7 @@ use crate::model::filter_matches;
 
 /// Most acknowledgements that rumqttc holds unwritten, as many as the Receive Maximum.
 pub(super) const MAX_UNWRITTEN_ACKS: usize = 16;
-/// Filters for which one message on a foreign topic is unsubscribed.
+/// Filters for which one message on an unsolicited topic is unsubscribed.
 pub(super) const MAX_CANDIDATES: usize = 5;
 /// Most filters that are unsubscribed in one session.
 const MAX_UNSUBSCRIBES: usize = 4 * MAX_CANDIDATES;
@@ -36,12 +36,12 @@ pub(super) enum InboxDecision {
     /// The broker repeats a message whose acknowledgement is still to come.
     Repeated,
     /// No subscription of the gateway asked for it: it is acknowledged and discarded.
-    Foreign(ForeignRemedy),
+    Unsolicited(UnsolicitedRemedy),
 }
 
-/// How the subscription behind a foreign message is removed.
+/// How the subscription behind an unsolicited message is removed.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum ForeignRemedy {
+pub(super) enum UnsolicitedRemedy {
     /// These filters are unsubscribed: the subscription may be one of them.
     Unsubscribe(Vec<String>),
     /// Nothing for now: an UNSUBSCRIBE has not taken effect yet, or nothing helps.
@@ -111,7 +111,7 @@ impl Inbox {
         }
         if !self.filters.iter().any(|filter| filter_matches(filter, &message.topic)) {
             self.await_ack(DueAck { packet_id, qos }, AckState::Due);
-            return InboxDecision::Foreign(self.remedy(&message.topic, now));
+            return InboxDecision::Unsolicited(self.remedy(&message.topic, now));
         }
         if qos != Qos::AtMostOnce {
             if !self.await_ack(DueAck { packet_id, qos }, AckState::WithCaller) {
@@ -190,9 +190,9 @@ impl Inbox {
         self.last_unsuback = Some(now);
     }
 
-    fn remedy(&mut self, topic: &str, now: Instant) -> ForeignRemedy {
+    fn remedy(&mut self, topic: &str, now: Instant) -> UnsolicitedRemedy {
         if self.unanswered_unsubscribes > 0 {
-            return ForeignRemedy::None;
+            return UnsolicitedRemedy::None;
         }
         let left = MAX_UNSUBSCRIBES.saturating_sub(self.unsubscribed.len());
         let mut filters = candidates(topic);
@@ -202,14 +202,14 @@ impl Inbox {
         if !filters.is_empty() {
             self.unsubscribed.extend(filters.iter().cloned());
             self.unanswered_unsubscribes = filters.len();
-            return ForeignRemedy::Unsubscribe(filters);
+            return UnsolicitedRemedy::Unsubscribe(filters);
         }
         let is_backlog_over = self.last_unsuback.is_some_and(|at| now >= at + BACKLOG_TIME);
         // A command that the caller still has would come twice.
         if is_backlog_over && self.states.values().all(|state| *state == AckState::Due) {
-            ForeignRemedy::BeginClean
+            UnsolicitedRemedy::BeginClean
         } else {
-            ForeignRemedy::None
+            UnsolicitedRemedy::None
         }
     }
 }
@@ -250,8 +250,8 @@ mod tests {
         message
     }
 
-    fn remedy(verdict: InboxDecision) -> ForeignRemedy {
-        let InboxDecision::Foreign(remedy) = verdict else { panic!("{verdict:?}") };
+    fn remedy(verdict: InboxDecision) -> UnsolicitedRemedy {
+        let InboxDecision::Unsolicited(remedy) = verdict else { panic!("{verdict:?}") };
         remedy
     }
 
@@ -317,10 +317,11 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_subscription_is_unsubscribed_and_at_last_the_session_begins_clean() {
+    fn an_unknown_subscription_is_unsubscribed_and_at_last_the_session_begins_clean() {
         let (mut inbox, start) = (inbox(Acknowledgements::ByCaller), Instant::now());
-        let foreign = || received(1, Qos::AtLeastOnce, "edge/old/set/p");
-        let ForeignRemedy::Unsubscribe(filters) = remedy(inbox.on_received(foreign(), start))
+        let unsolicited = || received(1, Qos::AtLeastOnce, "edge/old/set/p");
+        let UnsolicitedRemedy::Unsubscribe(filters) =
+            remedy(inbox.on_received(unsolicited(), start))
         else {
             panic!("nothing is unsubscribed")
         };
@@ -329,29 +330,29 @@ mod tests {
             ["edge/old/set/p", "edge/old/set/+", "edge/old/#", "edge/#", "#"],
             "never one of its own"
         );
-        assert_eq!(remedy(inbox.on_received(foreign(), start)), ForeignRemedy::None);
+        assert_eq!(remedy(inbox.on_received(unsolicited(), start)), UnsolicitedRemedy::None);
         for _ in &filters {
             inbox.on_unsuback(start);
         }
         let backlog = start + Duration::from_secs(29);
-        assert_eq!(remedy(inbox.on_received(foreign(), backlog)), ForeignRemedy::None);
+        assert_eq!(remedy(inbox.on_received(unsolicited(), backlog)), UnsolicitedRemedy::None);
 
         let late = start + Duration::from_secs(30);
         let command = received(2, Qos::AtLeastOnce, "edge/a/set/p");
         let tag = delivered(inbox.on_received(command, late)).delivery.unwrap();
-        assert_eq!(remedy(inbox.on_received(foreign(), late)), ForeignRemedy::None);
+        assert_eq!(remedy(inbox.on_received(unsolicited(), late)), UnsolicitedRemedy::None);
         inbox.acknowledge(tag);
-        assert_eq!(remedy(inbox.on_received(foreign(), late)), ForeignRemedy::BeginClean);
+        assert_eq!(remedy(inbox.on_received(unsolicited(), late)), UnsolicitedRemedy::BeginClean);
     }
 
     #[test]
-    fn any_number_of_foreign_topics_leads_to_few_requests() {
+    fn any_number_of_unsolicited_topics_leads_to_few_requests() {
         let (mut inbox, now) = (inbox(Acknowledgements::ByCaller), Instant::now());
         let mut requests = 0;
         for number in 0..10_000 {
             let topic = format!("x/{number}");
             let verdict = inbox.on_received(received(1, Qos::AtMostOnce, &topic), now);
-            if let ForeignRemedy::Unsubscribe(filters) = remedy(verdict) {
+            if let UnsolicitedRemedy::Unsubscribe(filters) = remedy(verdict) {
                 requests += filters.len();
                 filters.iter().for_each(|_| inbox.on_unsuback(now));
             }
@@ -373,7 +374,7 @@ mod tests {
     /// What happens to an inbox. Few packet ids, so that brokers repeat them.
     #[derive(Clone, Debug)]
     enum InboxEvent {
-        Receive { packet_id: u16, qos: Qos, is_foreign: bool },
+        Receive { packet_id: u16, qos: Qos, is_unsolicited: bool },
         Acknowledge(u16),
         Poll,
     }
@@ -382,10 +383,10 @@ mod tests {
         let qos = prop::sample::select(vec![Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]);
         let receive = (1..8_u16, qos, any::<bool>());
         prop_oneof![
-            receive.prop_map(|(packet_id, qos, is_foreign)| InboxEvent::Receive {
+            receive.prop_map(|(packet_id, qos, is_unsolicited)| InboxEvent::Receive {
                 packet_id,
                 qos,
-                is_foreign
+                is_unsolicited
             }),
             (1..8_u16).prop_map(InboxEvent::Acknowledge),
             Just(InboxEvent::Poll),
@@ -403,15 +404,15 @@ mod tests {
             let mut expected: VecDeque<(DueAck, bool)> = VecDeque::new();
             for step in steps {
                 match step {
-                    InboxEvent::Receive { packet_id, qos, is_foreign } => {
-                        let topic = if is_foreign { "other" } else { "edge/a/set/p" };
+                    InboxEvent::Receive { packet_id, qos, is_unsolicited } => {
+                        let topic = if is_unsolicited { "other" } else { "edge/a/set/p" };
                         let packet_id = if qos == Qos::AtMostOnce { 0 } else { packet_id };
                         let is_new = expected.iter().all(|(ack, _)| ack.packet_id != packet_id);
                         let decision = inbox.on_received(received(packet_id, qos, topic), now);
                         let is_repeated = matches!(decision, InboxDecision::Repeated);
-                        prop_assert_eq!(is_repeated, !is_new && !is_foreign);
+                        prop_assert_eq!(is_repeated, !is_new && !is_unsolicited);
                         if is_new && qos != Qos::AtMostOnce {
-                            expected.push_back((DueAck { packet_id, qos }, is_foreign));
+                            expected.push_back((DueAck { packet_id, qos }, is_unsolicited));
                         }
                     }
                     InboxEvent::Acknowledge(packet_id) => {

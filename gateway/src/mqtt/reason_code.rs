@@ -1,6 +1,6 @@
 //! Reason codes of MQTT 5.0, 2.4. Return codes of 3.1.1 are mapped to these.
 
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 
 pub(super) const SUCCESS: u8 = 0x00;
 pub(super) const UNSPECIFIED_ERROR: u8 = 0x80;
@@ -26,16 +26,16 @@ pub(super) const SERVER_MOVED: u8 = 0x9D;
 
 /// A reason code with the broker's own explanations.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct SpokenReason {
+pub(super) struct BrokerReason {
     /// As it was sent: a return code of 3.1.1 in a CONNACK of 3.1.1.
     pub(super) code: u8,
     /// Reason string.
-    pub(super) text: Option<ForeignText>,
+    pub(super) text: Option<UntrustedText>,
     /// Server reference.
-    pub(super) server: Option<ForeignText>,
+    pub(super) server: Option<UntrustedText>,
 }
 
-impl SpokenReason {
+impl BrokerReason {
     /// Returns a code without explanations.
     pub(super) const fn bare(code: u8) -> Self {
         Self { code, text: None, server: None }

@@ -10,14 +10,14 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::connect::{BrokerConnection, EarlyMessages, payload_capacity};
 use super::failure::SessionFailure;
-use super::inbox::{DueAck, ForeignRemedy, Inbox, InboxDecision, ReceivedPublish};
+use super::inbox::{DueAck, Inbox, InboxDecision, ReceivedPublish, UnsolicitedRemedy};
 use super::inflight::{Inflight, InflightMessage, WrittenMessage};
 use super::session::{
     ConnackLimits, MAX_PACKET_LEN, NotSendable, Publisher, SessionEvent, SlotState,
 };
 use super::{MAX_INFLIGHT, MqttEvent, MqttRequest, OutgoingMessage, reason_code};
 use crate::metrics::{MessageOutcome, MqttMetrics};
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::uplink::RenewalRequests;
 
 /// Longest wait for acknowledgements before a DISCONNECT.
@@ -28,7 +28,7 @@ const OVERFLOW_RENEWAL: Duration = Duration::from_secs(10);
 /// Longest wait until the DISCONNECT is written.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Target of the lines about messages without a subscription: the log's limit counts them apart.
-const FOREIGN: &str = "gateway::foreign_messages";
+const UNSOLICITED: &str = "gateway::unsolicited_messages";
 /// Bytes of Correlation Data other than its content: identifier, length, a longer property length.
 const CORRELATION_OVERHEAD: usize = 4;
 /// Longest topic that fits a packet (MQTT 5.0, 1.5.4).
@@ -60,7 +60,7 @@ pub(super) struct SessionTerms {
     pub(super) session: u32,
     /// Whether the broker sends unacknowledged messages again in the next session.
     pub(super) is_kept: bool,
-    /// Whether the session may be ended over a foreign subscription, so that it begins clean.
+    /// Whether the session may be ended over an unknown subscription, so that it begins clean.
     pub(super) may_begin_clean: bool,
     /// When and why it is ended with DISCONNECT.
     pub(super) planned_renewal: Option<(Instant, SessionFailure)>,
@@ -196,8 +196,8 @@ impl SessionLoop {
         }
     }
 
-    /// Handles the messages before SUBACK that did not fit: a kept session brings those of QoS 1
-    /// and 2 again, once it is resumed. All others are lost, as after any disconnect.
+    /// Handles the messages before SUBACK that did not fit: a persistent session brings those of
+    /// QoS 1 and 2 again, once it is resumed. All others are lost, as after any disconnect.
     fn on_overflow(&mut self, overflow: Vec<DueAck>, lost: usize) {
         let is_kept = self.is_kept && !overflow.is_empty();
         let (repeated, lost) =
@@ -258,13 +258,13 @@ impl SessionLoop {
         publisher: &Publisher,
         received: ReceivedPublish,
     ) -> Result<(), SessionEnd> {
-        let topic = ForeignText::new(&received.message.topic);
+        let topic = UntrustedText::new(&received.message.topic);
         match self.inbox.on_received(received, Instant::now()) {
             InboxDecision::Deliver(message) => self.emit(MqttEvent::Received(message)).await?,
             InboxDecision::Repeated => {}
-            InboxDecision::Foreign(remedy) => {
+            InboxDecision::Unsolicited(remedy) => {
                 tracing::warn!(
-                    target: FOREIGN,
+                    target: UNSOLICITED,
                     %topic,
                     "the broker sends a message to which this gateway did not subscribe; discarded"
                 );
@@ -275,30 +275,30 @@ impl SessionLoop {
     }
 
     /// Handles a message that was read together with the end of the session: it cannot be
-    /// acknowledged any more, and a kept session brings it again.
+    /// acknowledged any more, and a persistent session brings it again.
     async fn on_received_at_end(&mut self, received: ReceivedPublish) -> Result<(), SessionEnd> {
         match self.inbox.on_received(received, Instant::now()) {
             InboxDecision::Deliver(message) if message.delivery.is_none() || !self.is_kept => {
                 self.emit(MqttEvent::Received(message)).await
             }
-            InboxDecision::Deliver(_) | InboxDecision::Repeated | InboxDecision::Foreign(_) => {
+            InboxDecision::Deliver(_) | InboxDecision::Repeated | InboxDecision::Unsolicited(_) => {
                 Ok(())
             }
         }
     }
 
-    fn apply_remedy(&mut self, publisher: &Publisher, remedy: ForeignRemedy) {
+    fn apply_remedy(&mut self, publisher: &Publisher, remedy: UnsolicitedRemedy) {
         match remedy {
-            ForeignRemedy::Unsubscribe(filters) => {
+            UnsolicitedRemedy::Unsubscribe(filters) => {
                 for filter in filters {
                     // Without an answer, nothing else is tried in this session.
                     let _ = publisher.unsubscribe(&filter);
                 }
             }
-            ForeignRemedy::BeginClean if self.may_begin_clean => {
-                self.start_renewal(SessionFailure::ForeignSubscription);
+            UnsolicitedRemedy::BeginClean if self.may_begin_clean => {
+                self.start_renewal(SessionFailure::UnknownSubscription);
             }
-            ForeignRemedy::BeginClean | ForeignRemedy::None => {}
+            UnsolicitedRemedy::BeginClean | UnsolicitedRemedy::None => {}
         }
     }
 
@@ -402,7 +402,7 @@ impl SessionLoop {
         &self,
         message: InflightMessage,
         code: u8,
-        text: Option<ForeignText>,
+        text: Option<UntrustedText>,
     ) -> Result<(), SessionEnd> {
         self.metrics.count_messages(MessageOutcome::Deferred, 1);
         let InflightMessage { ticket, topic, .. } = message;
@@ -414,7 +414,7 @@ impl SessionLoop {
         ticket: Option<u64>,
         topic: Arc<str>,
         code: u8,
-        text: Option<ForeignText>,
+        text: Option<UntrustedText>,
     ) -> Result<(), SessionEnd> {
         self.metrics.count_messages(MessageOutcome::Refused, 1);
         let reason = reason_text(code, text);
@@ -523,7 +523,7 @@ impl Drop for SessionLoop {
 }
 
 /// Returns the standard's name of a reason code, with the broker's own text.
-fn reason_text(code: u8, text: Option<ForeignText>) -> String {
+fn reason_text(code: u8, text: Option<UntrustedText>) -> String {
     let name = reason_code::name(code);
     text.map_or_else(|| name.to_owned(), |text| format!("{name} ({text})"))
 }

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::SessionPersistence;
 use super::failure::SessionFailure;
 
-/// A kept session ends after this number of violations of the protocol in a row: what the broker
-/// stores in it may be the cause, and would come again for ever.
+/// A persistent session ends after this number of violations of the protocol in a row: what the
+/// broker stores in it may be the cause, and would come again for ever.
 const MAX_VIOLATIONS: u8 = 2;
 
 /// Pause before subscribing again where the subscription ends sessions.
@@ -39,20 +39,20 @@ pub(super) struct SessionRequest {
 
 /// What is known about the session that each broker keeps, by its number in the configuration.
 #[derive(Debug)]
-pub(super) struct KeptSessions {
+pub(super) struct PersistentSessions {
     persistence: SessionPersistence,
-    brokers: BTreeMap<usize, KeptSession>,
+    brokers: BTreeMap<usize, PersistentSession>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct KeptSession {
+struct PersistentSession {
     begins_clean: bool,
     violations: u8,
-    /// Whether it was ended over a foreign subscription in this run.
-    was_foreign: bool,
+    /// Whether it was ended over an unknown subscription in this run.
+    was_unsolicited: bool,
 }
 
-impl KeptSessions {
+impl PersistentSessions {
     pub(super) const fn new(persistence: SessionPersistence) -> Self {
         Self { persistence, brokers: BTreeMap::new() }
     }
@@ -67,14 +67,14 @@ impl KeptSessions {
     ) -> SessionRequest {
         let begins_clean = self.brokers.get(&broker).is_some_and(|kept| kept.begins_clean);
         match self.persistence {
-            SessionPersistence::Kept { .. } if subscribes && !begins_clean => {
+            SessionPersistence::Persistent { .. } if subscribes && !begins_clean => {
                 SessionRequest { opening: SessionOpening::Resume, persistence: self.persistence }
             }
             // 3.1.1 has one flag for both: what begins clean is not kept (3.1.2.4).
-            SessionPersistence::Kept { .. } if subscribes && version == MqttVersion::V5 => {
+            SessionPersistence::Persistent { .. } if subscribes && version == MqttVersion::V5 => {
                 SessionRequest { opening: SessionOpening::Clean, persistence: self.persistence }
             }
-            SessionPersistence::Kept { .. } | SessionPersistence::Clean => SessionRequest {
+            SessionPersistence::Persistent { .. } | SessionPersistence::Clean => SessionRequest {
                 opening: SessionOpening::Clean,
                 persistence: SessionPersistence::Clean,
             },
@@ -83,17 +83,17 @@ impl KeptSessions {
 
     /// Returns whether a session that began like this only ends the one that the broker had kept,
     /// and a kept one is to follow at once.
-    pub(super) fn is_interlude(&self, request: SessionRequest, subscribes: bool) -> bool {
+    pub(super) fn is_discard_session(&self, request: SessionRequest, subscribes: bool) -> bool {
         subscribes
             && self.persistence != SessionPersistence::Clean
             && request.persistence == SessionPersistence::Clean
     }
 
-    /// Returns whether a session that began like this may be ended over a foreign subscription:
+    /// Returns whether a session that began like this may be ended over an unknown subscription:
     /// once, because a broker that subscribes for its clients would do so again.
     pub(super) fn may_begin_clean(&self, broker: usize, request: SessionRequest) -> bool {
         request.persistence != SessionPersistence::Clean
-            && self.brokers.get(&broker).is_none_or(|kept| !kept.was_foreign)
+            && self.brokers.get(&broker).is_none_or(|kept| !kept.was_unsolicited)
     }
 
     /// Records that a session with this broker was established.
@@ -113,12 +113,12 @@ impl KeptSessions {
         let kept = self.brokers.entry(broker).or_default();
         let is_violation = matches!(failure, SessionFailure::Protocol(_));
         kept.violations = if is_violation { kept.violations.saturating_add(1) } else { 0 };
-        let is_foreign =
-            matches!(failure, SessionFailure::ForeignSubscription) && !kept.was_foreign;
-        kept.was_foreign |= is_foreign;
+        let is_unsolicited =
+            matches!(failure, SessionFailure::UnknownSubscription) && !kept.was_unsolicited;
+        kept.was_unsolicited |= is_unsolicited;
         // What is too large, the broker would send again at once.
         let is_due = matches!(failure, SessionFailure::TooLarge { .. })
-            || is_foreign
+            || is_unsolicited
             || kept.violations >= MAX_VIOLATIONS;
         if is_due {
             kept.violations = 0;
@@ -197,78 +197,81 @@ mod tests {
     use super::*;
 
     const KEPT: SessionPersistence =
-        SessionPersistence::Kept { expiry: Duration::from_secs(86_400) };
+        SessionPersistence::Persistent { expiry: Duration::from_secs(86_400) };
     const CLEAN: SessionPersistence = SessionPersistence::Clean;
 
-    fn asked(sessions: &KeptSessions, broker: usize, version: MqttVersion) -> SessionRequest {
+    fn asked(sessions: &PersistentSessions, broker: usize, version: MqttVersion) -> SessionRequest {
         sessions.request(broker, version, true)
     }
 
     #[test]
-    fn only_a_kept_session_with_subscriptions_is_resumed() {
+    fn only_a_persistent_session_with_subscriptions_is_resumed() {
         for version in [MqttVersion::V311, MqttVersion::V5] {
-            let sessions = KeptSessions::new(KEPT);
+            let sessions = PersistentSessions::new(KEPT);
             let resumed = SessionRequest { opening: SessionOpening::Resume, persistence: KEPT };
             assert_eq!(asked(&sessions, 0, version), resumed);
             let clean = SessionRequest { opening: SessionOpening::Clean, persistence: CLEAN };
             assert_eq!(sessions.request(0, version, false), clean);
-            assert_eq!(asked(&KeptSessions::new(CLEAN), 0, version), clean);
+            assert_eq!(asked(&PersistentSessions::new(CLEAN), 0, version), clean);
         }
     }
 
     #[test]
     fn a_session_that_cannot_be_used_begins_clean_once_at_that_broker() {
-        let mut sessions = KeptSessions::new(KEPT);
+        let mut sessions = PersistentSessions::new(KEPT);
         assert!(sessions.on_failed(1, &SessionFailure::TooLarge { size: 2 << 20 }));
         assert_eq!(asked(&sessions, 0, MqttVersion::V5).opening, SessionOpening::Resume);
 
         let clean = asked(&sessions, 1, MqttVersion::V5);
         assert_eq!(clean, SessionRequest { opening: SessionOpening::Clean, persistence: KEPT });
-        assert!(!sessions.is_interlude(clean, true), "version 5 keeps it from now on");
-        let interlude = asked(&sessions, 1, MqttVersion::V311);
-        assert_eq!(interlude.persistence, CLEAN);
-        assert!(sessions.is_interlude(interlude, true), "3.1.1 keeps only the next one");
+        assert!(!sessions.is_discard_session(clean, true), "version 5 keeps it from now on");
+        let discard_session = asked(&sessions, 1, MqttVersion::V311);
+        assert_eq!(discard_session.persistence, CLEAN);
+        assert!(
+            sessions.is_discard_session(discard_session, true),
+            "3.1.1 keeps only the next one"
+        );
 
-        sessions.on_connected(1, interlude);
+        sessions.on_connected(1, discard_session);
         assert_eq!(asked(&sessions, 1, MqttVersion::V311).opening, SessionOpening::Resume);
     }
 
     #[test]
-    fn two_violations_in_a_row_end_a_kept_session() {
-        let mut sessions = KeptSessions::new(KEPT);
+    fn two_violations_in_a_row_end_a_persistent_session() {
+        let mut sessions = PersistentSessions::new(KEPT);
         let violation = || SessionFailure::Protocol("Unsolicited(3)".into());
         assert!(!sessions.on_failed(0, &violation()));
         assert!(!sessions.on_failed(0, &SessionFailure::Closed));
         assert!(!sessions.on_failed(0, &violation()));
         assert!(sessions.on_failed(0, &violation()));
-        assert!(!KeptSessions::new(CLEAN).on_failed(0, &violation()));
+        assert!(!PersistentSessions::new(CLEAN).on_failed(0, &violation()));
     }
 
     #[test]
     fn a_broker_that_subscribes_by_itself_does_not_end_sessions_for_ever() {
-        let mut sessions = KeptSessions::new(KEPT);
-        assert!(sessions.on_failed(0, &SessionFailure::ForeignSubscription));
+        let mut sessions = PersistentSessions::new(KEPT);
+        assert!(sessions.on_failed(0, &SessionFailure::UnknownSubscription));
         let clean = asked(&sessions, 0, MqttVersion::V5);
         assert!(!sessions.may_begin_clean(0, clean));
         assert!(sessions.may_begin_clean(1, clean), "another broker");
         sessions.on_connected(0, clean);
-        assert!(!sessions.on_failed(0, &SessionFailure::ForeignSubscription));
+        assert!(!sessions.on_failed(0, &SessionFailure::UnknownSubscription));
         let resumed = asked(&sessions, 0, MqttVersion::V5);
         assert_eq!(resumed.opening, SessionOpening::Resume);
         assert!(!sessions.may_begin_clean(0, resumed));
     }
 
     #[test]
-    fn only_a_foreign_subscription_uses_up_the_clean_begin_for_one() {
-        let mut sessions = KeptSessions::new(KEPT);
+    fn only_an_unknown_subscription_uses_up_the_clean_begin_for_one() {
+        let mut sessions = PersistentSessions::new(KEPT);
         assert!(sessions.on_failed(0, &SessionFailure::TooLarge { size: 2 << 20 }));
         let clean = asked(&sessions, 0, MqttVersion::V5);
         sessions.on_connected(0, clean);
         let resumed = asked(&sessions, 0, MqttVersion::V5);
         assert!(sessions.may_begin_clean(0, resumed));
-        assert!(sessions.on_failed(0, &SessionFailure::ForeignSubscription));
+        assert!(sessions.on_failed(0, &SessionFailure::UnknownSubscription));
         let not_kept = SessionRequest { persistence: CLEAN, ..resumed };
-        assert!(!KeptSessions::new(KEPT).may_begin_clean(0, not_kept), "nothing comes again");
+        assert!(!PersistentSessions::new(KEPT).may_begin_clean(0, not_kept), "nothing comes again");
     }
 
     #[test]

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::clock;
-use crate::model::{WriteOrder, WriteTask};
+use crate::model::{OrderTask, PlcOrder};
 
 /// The receiving end of the channel of orders, whose capacity bounds how many wait.
 #[derive(Debug)]
 pub(super) struct OrderQueue {
     /// Absent when the channel is closed and empty.
-    receiver: Option<mpsc::Receiver<WriteOrder>>,
+    receiver: Option<mpsc::Receiver<PlcOrder>>,
     /// Received while the task waited.
-    next: Option<WriteOrder>,
+    next: Option<PlcOrder>,
     /// Share of the time that orders may take, in percent, above zero.
     max_share: f64,
     /// End of the pause after the last order.
@@ -25,7 +25,7 @@ pub(super) struct OrderQueue {
 
 impl OrderQueue {
     /// Creates the queue of a connection with this `plc.max_share`, in percent.
-    pub(super) fn new(receiver: mpsc::Receiver<WriteOrder>, max_share: u16) -> Self {
+    pub(super) fn new(receiver: mpsc::Receiver<PlcOrder>, max_share: u16) -> Self {
         let max_share = f64::from(max_share.max(1)) / 2.0;
         Self { receiver: Some(receiver), next: None, max_share, paused_until: None }
     }
@@ -48,7 +48,7 @@ impl OrderQueue {
     }
 
     /// Takes the oldest order, if one waits and may be sent now.
-    pub(super) fn take(&mut self, now: Instant) -> Option<WriteOrder> {
+    pub(super) fn take(&mut self, now: Instant) -> Option<PlcOrder> {
         if self.paused_until.is_some_and(|until| now < until) {
             return None;
         }
@@ -57,9 +57,9 @@ impl OrderQueue {
 
     /// Takes the oldest order, if it may be carried out within a cycle: one that reads all tags
     /// cannot.
-    pub(super) fn take_within_cycle(&mut self, now: Instant) -> Option<WriteOrder> {
+    pub(super) fn take_within_cycle(&mut self, now: Instant) -> Option<PlcOrder> {
         let order = self.take(now)?;
-        if order.task == WriteTask::ReadAll {
+        if order.task == OrderTask::ReadAll {
             self.next = Some(order);
             return None;
         }
@@ -67,7 +67,7 @@ impl OrderQueue {
     }
 
     /// Takes the oldest order, also during a pause.
-    pub(super) fn take_any(&mut self) -> Option<WriteOrder> {
+    pub(super) fn take_any(&mut self) -> Option<PlcOrder> {
         self.next.take().or_else(|| self.receiver.as_mut()?.try_recv().ok())
     }
 

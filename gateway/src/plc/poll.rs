@@ -22,7 +22,7 @@ use super::server::{PROGRAM_POLL_PERIOD, ProgramPoll, ServerState};
 use super::session::{Connector, UnitAddress};
 use super::{Endpoint, PlcEvent, PollChannels, RateLimit, plc_r};
 use crate::clock::{self, Anchor};
-use crate::model::WriteTask;
+use crate::model::OrderTask;
 use crate::schedule::{PeriodicJob, Schedule, ScheduleStep};
 use orders::PendingReadBack;
 
@@ -126,8 +126,8 @@ impl<C: Connector> Poller<C> {
         self.run_read_backs().await?;
         if let Some(order) = self.orders.take(now()) {
             match order.task {
-                WriteTask::ReadAll => self.read_all(order).await?,
-                WriteTask::Write | WriteTask::ReadBack => self.run_order(order).await?,
+                OrderTask::ReadAll => self.read_all(order).await?,
+                OrderTask::Write | OrderTask::ReadBack => self.run_order(order).await?,
             }
         }
         let due = self.schedule.next_due_job(now());

@@ -267,7 +267,7 @@ pub enum Headline {
         /// Which, when it ends, and what to do.
         sentence: String,
     },
-    /// A bundle is on trial, was taken back or could not be had.
+    /// A bundle is on trial, was rolled back or could not be had.
     Bundle {
         /// Which, and what to do.
         sentence: String,

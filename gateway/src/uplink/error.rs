@@ -4,7 +4,7 @@ use provisioning::certificates::CertificateFault;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::model::{Detail, ForeignText};
+use crate::model::{Detail, UntrustedText};
 
 /// Why a broker could not be reached. The text says what is wrong and where to look; `broker` is
 /// host and port as configured, `cause` the text of the operating system or of the TLS library.
@@ -31,12 +31,12 @@ pub enum DialError {
         "The broker {broker} cannot be reached ({cause}): check the cable and the gateway's own \
          address."
     )]
-    Unreachable { broker: String, cause: ForeignText },
+    Unreachable { broker: String, cause: UntrustedText },
     #[error(
         "The broker {broker} cannot be reached, because this gateway may open no more connections \
          ({cause}): raise LimitNOFILE of its service, and restart it."
     )]
-    OutOfConnections { broker: String, cause: ForeignText },
+    OutOfConnections { broker: String, cause: UntrustedText },
     /// The tunnel has no session. The text is that of the tunnel's own report.
     #[error("{text}")]
     NoTunnel {
@@ -62,7 +62,7 @@ pub enum DialError {
          knows, but by {issuer}: put the certificate of that authority into ca_file, or have the \
          broker send its intermediate certificates too."
     )]
-    UnknownAuthority { broker: String, issuer: ForeignText },
+    UnknownAuthority { broker: String, issuer: UntrustedText },
     #[error(
         "The certificate of the broker {broker} is signed by itself and not among those that this \
          gateway trusts: put a copy of it into ca_file."
@@ -72,7 +72,7 @@ pub enum DialError {
         "The certificate of the broker is not for {host}, but for {names}: write one of these into \
          brokers, or have a certificate issued with subjectAltName {wanted}."
     )]
-    WrongServerName { host: String, names: ForeignText, wanted: String },
+    WrongServerName { host: String, names: UntrustedText, wanted: String },
     #[error(
         "The certificate of the broker names no host; a common name (CN) does not count. Have one \
          issued with subjectAltName {wanted}."
@@ -139,7 +139,7 @@ pub enum DialError {
         "The certificate of the broker {broker} violates a rule for certificates (RFC 5280, \
          {rule}): have a new one issued."
     )]
-    InvalidCertificate { broker: String, rule: ForeignText },
+    InvalidCertificate { broker: String, rule: UntrustedText },
     #[error(
         "The broker {broker} requires a certificate of this gateway: set cert_file and key_file."
     )]
@@ -164,7 +164,7 @@ pub enum DialError {
         "The broker {broker} does not accept this gateway's certificate ({alert}): check \
          cert_file and key_file, and that the broker knows the authority that issued them."
     )]
-    ClientCertificateRejected { broker: String, alert: ForeignText },
+    ClientCertificateRejected { broker: String, alert: UntrustedText },
     #[error(
         "The broker {broker} speaks only TLS 1.1 or older, which is insecure: enable TLS 1.2 or \
          1.3 there."
@@ -194,14 +194,14 @@ pub enum DialError {
         "The broker {broker} closed the connection during the TLS handshake ({cause}): check that \
          a broker with TLS listens on port {port}, or write mqtt:// for a broker without TLS."
     )]
-    TlsClosed { broker: String, port: u16, cause: ForeignText },
+    TlsClosed { broker: String, port: u16, cause: UntrustedText },
     #[error(
         "{broker} accepts the connection but does not answer the TLS handshake: check that a \
          broker with TLS listens on port {port}, or write mqtt:// for a broker without TLS."
     )]
     TlsTimedOut { broker: String, port: u16 },
     #[error("TLS with the broker {broker} failed: {cause}.")]
-    TlsFailed { broker: String, cause: ForeignText },
+    TlsFailed { broker: String, cause: UntrustedText },
     /// A file of certificates or the private key. Serialised like the fault itself.
     #[error(transparent)]
     #[serde(untagged)]

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tunnel::{InterfaceIndex, TunnelReport, UserspaceTunnel, bind_to_interface};
 
 use super::{ByteStream, DialError};
-use crate::model::{ForeignText, Sentence};
+use crate::model::{Sentence, UntrustedText};
 
 /// A connection is probed after this long without traffic. TCP keepalive backs up that of MQTT,
 /// which the configuration may switch off.
@@ -262,9 +262,9 @@ fn connect_error(address: &HostPort, error: &io::Error) -> DialError {
     } else if error.kind() == ErrorKind::TimedOut {
         DialError::TimedOut { broker }
     } else if is_out_of_connections(error) {
-        DialError::OutOfConnections { broker, cause: ForeignText::of(error) }
+        DialError::OutOfConnections { broker, cause: UntrustedText::of(error) }
     } else {
-        DialError::Unreachable { broker, cause: ForeignText::of(error) }
+        DialError::Unreachable { broker, cause: UntrustedText::of(error) }
     }
 }
 

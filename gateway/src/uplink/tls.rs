@@ -24,7 +24,7 @@ use self::diagnosis::{HandshakeContext, explain};
 use self::record::{HandshakeRecord, RecordingResolver, RecordingVerifier};
 pub(super) use self::stream::BrokerTlsStream;
 use super::{ByteStream, DialError};
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 
 /// What a handshake showed, whether or not it succeeded.
 #[derive(Debug, Default)]
@@ -136,7 +136,7 @@ impl From<CertificateFault> for DialError {
 }
 
 fn tls_failed(error: &dyn std::fmt::Display, broker: &HostPort) -> DialError {
-    DialError::TlsFailed { broker: broker.to_string(), cause: ForeignText::of(error) }
+    DialError::TlsFailed { broker: broker.to_string(), cause: UntrustedText::of(error) }
 }
 
 fn handshake_error(error: io::Error, context: &HandshakeContext) -> DialError {
@@ -147,7 +147,7 @@ fn handshake_error(error: io::Error, context: &HandshakeContext) -> DialError {
             context.early_end().filter(|_| is_end).unwrap_or_else(|| DialError::TlsClosed {
                 broker: context.broker.to_string(),
                 port: context.broker.port,
-                cause: ForeignText::of(&error),
+                cause: UntrustedText::of(&error),
             })
         }
     }

@@ -12,9 +12,9 @@ const BUNDLE_TAR: &str = "bundle.tar";
 /// Ending of a file with the signature of the file before it.
 const MINISIG: &str = ".minisig";
 
-/// What a box knows when a bundle reaches it.
+/// What a box requires of a bundle that reaches it.
 #[derive(Clone, Copy, Debug)]
-pub struct Acceptance<'a> {
+pub struct VerifyPolicy<'a> {
     /// Keys that it trusts: of its last bundle or its image. None if it has had no bundle: then
     /// the keys of this bundle become the trusted ones, if it came by hand.
     pub keys: Option<&'a SigningKeys>,
@@ -23,7 +23,7 @@ pub struct Acceptance<'a> {
     /// Public key of its tunnel; none if it is not known here. A bundle that names no key is for
     /// any box that has no id yet.
     pub tunnel_public_key: Option<PublicKey>,
-    /// Largest counter of all bundles that it has accepted, tried or given up.
+    /// Largest counter of all bundles that it has accepted, tried or rolled back.
     pub last_counter: Option<u64>,
     /// How the bundle came.
     pub source: BundleSource,
@@ -176,22 +176,19 @@ pub struct Verified<'a> {
 ///
 /// # Errors
 /// When one of the checks fails; the error says what to do.
-pub fn verify<'a>(
-    bytes: &'a [u8],
-    acceptance: &Acceptance<'_>,
-) -> Result<Verified<'a>, BundleError> {
+pub fn verify<'a>(bytes: &'a [u8], policy: &VerifyPolicy<'_>) -> Result<Verified<'a>, BundleError> {
     if bytes.len() > MAX_BUNDLE_BYTES {
         return Err(BundleError::TooLarge { bytes: bytes.len() });
     }
     // Every server on the way could answer with a bundle of its own.
-    if acceptance.keys.is_none() && acceptance.source == BundleSource::Pulled {
+    if policy.keys.is_none() && policy.source == BundleSource::Pulled {
         return Err(BundleError::NoTrustedKeys);
     }
     let envelope = Envelope::read(bytes)?;
-    let keys = envelope.newest_keys(acceptance.keys)?;
+    let keys = envelope.newest_keys(policy.keys)?;
     envelope.bundle.verify(&keys)?;
     let bundle = Bundle::read(envelope.bundle.content)?;
-    acceptance.check(&bundle)?;
+    policy.check(&bundle)?;
     Ok(Verified { bundle, keys })
 }
 
@@ -317,7 +314,7 @@ impl<'a> Signed<'a> {
     }
 }
 
-impl Acceptance<'_> {
+impl VerifyPolicy<'_> {
     fn check(&self, bundle: &Bundle<'_>) -> Result<(), BundleError> {
         let Manifest { gateway, counter, tunnel_public_key, version: _ } = bundle.manifest();
         if let Some(own) = self.gateway

@@ -76,7 +76,7 @@ fn bundle(counter: u64) -> Vec<u8> {
 }
 
 /// What a box knows before its first bundle.
-const BLANK: Acceptance<'_> = Acceptance {
+const BLANK: VerifyPolicy<'_> = VerifyPolicy {
     keys: None,
     gateway: None,
     tunnel_public_key: None,
@@ -84,8 +84,8 @@ const BLANK: Acceptance<'_> = Acceptance {
     source: BundleSource::ByHand,
 };
 
-fn error(bytes: &[u8], acceptance: &Acceptance<'_>) -> BundleError {
-    verify(bytes, acceptance).unwrap_err()
+fn error(bytes: &[u8], policy: &VerifyPolicy<'_>) -> BundleError {
+    verify(bytes, policy).unwrap_err()
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_bundle_that_was_cut_or_altered_is_refused_at_every_byte() {
     let trailing = ArchiveError::TrailingBytes { bytes: 1 };
     assert_eq!(error(&longer, &BLANK), BundleError::Damaged(trailing));
     let keys = first_list();
-    let trusting = Acceptance { keys: Some(&keys), ..BLANK };
+    let trusting = VerifyPolicy { keys: Some(&keys), ..BLANK };
     // A signature takes a while to check: every byte around the signed archive, and some in it.
     let signed = bytes.windows(13).position(|bytes| bytes == b"manifest.toml").unwrap();
     let signed = signed..signed + contents(manifest(7)).len();
@@ -131,13 +131,13 @@ fn a_bundle_that_was_cut_or_altered_is_refused_at_every_byte() {
 #[test]
 fn only_keys_of_the_fleet_sign_a_bundle() {
     let keys = first_list();
-    let trusting = Acceptance { keys: Some(&keys), ..BLANK };
+    let trusting = VerifyPolicy { keys: Some(&keys), ..BLANK };
     let contents = contents(manifest(7));
     for signer in [&KEYS.online, &KEYS.offline] {
         assert!(verify(&sealed(&contents, signer), &trusting).is_ok());
     }
-    for acceptance in [&trusting, &BLANK] {
-        let error = error(&sealed(&contents, &KEYS.stranger), acceptance);
+    for policy in [&trusting, &BLANK] {
+        let error = error(&sealed(&contents, &KEYS.stranger), policy);
         let BundleError::ForeignSigner { signer, .. } = &error else { panic!("{error}") };
         assert_eq!(*signer, KEYS.stranger.key().id());
         assert!(error.to_string().contains(&KEYS.online.key().id().to_string()), "{error}");
@@ -160,18 +160,18 @@ fn signing_keys_are_replaced_by_a_list_that_they_signed() {
         seal(lists, &contents, &KEYS.next.sign(&contents).unwrap()).unwrap()
     };
     let (first, second) = (first_list(), second_list());
-    let trusting_first = Acceptance { keys: Some(&first), ..BLANK };
-    let trusting_second = Acceptance { keys: Some(&second), ..BLANK };
+    let trusting_first = VerifyPolicy { keys: Some(&first), ..BLANK };
+    let trusting_second = VerifyPolicy { keys: Some(&second), ..BLANK };
     let chain =
         [signed_list(first.clone(), &KEYS.offline), signed_list(second.clone(), &KEYS.online)];
 
     // A box that missed the replacement, a blank one, and one that has it.
-    for acceptance in [&trusting_first, &BLANK, &trusting_second] {
-        assert_eq!(verify(&by_next(&chain), acceptance).unwrap().keys, second);
+    for policy in [&trusting_first, &BLANK, &trusting_second] {
+        assert_eq!(verify(&by_next(&chain), policy).unwrap().keys, second);
     }
     // The new list must be signed by a key of the old one.
     let by_stranger = [chain[0].clone(), signed_list(second.clone(), &KEYS.stranger)];
-    let error_of = |lists: &[_], acceptance| error(&by_next(lists), acceptance);
+    let error_of = |lists: &[_], policy| error(&by_next(lists), policy);
     let refused = error_of(&by_stranger, &trusting_first);
     assert!(matches!(refused, BundleError::ForeignSigner { .. }), "{refused}");
     // What the old key signs alone is refused after the replacement.
@@ -190,7 +190,7 @@ fn signing_keys_are_replaced_by_a_list_that_they_signed() {
 
 #[test]
 fn a_bundle_for_another_box_or_an_older_one_is_refused() {
-    let known = |gateway, last_counter| Acceptance {
+    let known = |gateway, last_counter| VerifyPolicy {
         gateway: Some(gateway),
         last_counter: Some(last_counter),
         ..BLANK
@@ -209,7 +209,7 @@ fn a_bundle_for_another_box_or_an_older_one_is_refused() {
         &contents(Manifest { tunnel_public_key: Some(bundle), ..manifest(7) }),
         &KEYS.online,
     );
-    let with_key = |key| Acceptance { tunnel_public_key: Some(key), ..BLANK };
+    let with_key = |key| VerifyPolicy { tunnel_public_key: Some(key), ..BLANK };
     assert!(verify(&for_box, &with_key(bundle)).is_ok());
     let gateway = "amsterdam-01".to_owned();
     let refused = error(&for_box, &with_key(own));
@@ -224,11 +224,11 @@ fn secrets_in_clear_come_by_hand_only() {
     let bytes = sealed(&contents, &KEYS.online);
     assert!(verify(&bytes, &BLANK).unwrap().bundle.has_clear_secrets());
     let keys = first_list();
-    let pulled = Acceptance { keys: Some(&keys), source: BundleSource::Pulled, ..BLANK };
+    let pulled = VerifyPolicy { keys: Some(&keys), source: BundleSource::Pulled, ..BLANK };
     assert_eq!(error(&bytes, &pulled), BundleError::ClearSecrets);
     assert!(verify(&bundle(7), &pulled).is_ok());
     // The keys of a first bundle are trusted because a person brought them.
-    let first = Acceptance { keys: None, ..pulled };
+    let first = VerifyPolicy { keys: None, ..pulled };
     assert_eq!(error(&bundle(7), &first), BundleError::NoTrustedKeys);
 }
 
@@ -312,7 +312,7 @@ fn a_manifest_has_one_form() {
 #[test]
 fn every_refusal_says_what_is_wrong_and_what_to_do() {
     let keys = first_list();
-    let known = Acceptance {
+    let known = VerifyPolicy {
         keys: Some(&keys),
         gateway: Some("rotterdam-02"),
         last_counter: Some(9),
@@ -321,14 +321,14 @@ fn every_refusal_says_what_is_wrong_and_what_to_do() {
     let mut clear = files();
     clear.insert("secrets/mqtt.password", b"secret");
     let clear = Bundle::new(manifest(7), clear).unwrap().render().unwrap();
-    let first = Acceptance { source: BundleSource::Pulled, ..BLANK };
-    let pulled = Acceptance { keys: Some(&keys), ..first };
+    let first = VerifyPolicy { source: BundleSource::Pulled, ..BLANK };
+    let pulled = VerifyPolicy { keys: Some(&keys), ..first };
     let errors = [
         error(&vec![0; MAX_BUNDLE_BYTES + 1], &BLANK),
         error(&bundle(7)[..1000], &BLANK),
         error(&bundle(7), &known),
-        error(&bundle(7), &Acceptance { gateway: None, ..known }),
-        error(&bundle(9), &Acceptance { gateway: None, ..known }),
+        error(&bundle(7), &VerifyPolicy { gateway: None, ..known }),
+        error(&bundle(9), &VerifyPolicy { gateway: None, ..known }),
         error(&bundle(7), &first),
         error(&sealed(&clear, &KEYS.online), &pulled),
     ];

@@ -89,7 +89,7 @@ section! {
         mode: Field<Choice<TunnelSwitch>> = "userspace";
         /// File with the private key, as `edge-gateway keygen` writes it: a path, relative to this
         /// file, or `cred:NAME` for the credential NAME of systemd. The file must not be readable
-        /// by other users, nor writable by its group.
+        /// by other users, nor writable by its group. It is read again while the tunnel is not up.
         private_key_file: Field<SecretFile>, else "required unless mode is off";
         /// Address of this gateway in the tunnel.
         address: Field<TunnelAddress>, else "required unless mode is off";
@@ -274,7 +274,7 @@ section! {
         /// fetched outside the tunnel. Without this key, a bundle has to be brought to the box.
         url: Field<BundleUrlText>, else "none";
         /// Time that a new bundle has to reach the hub, the broker and the web server, counted
-        /// while the gateway runs. After it, the gateway goes back to the bundle before.
+        /// while the gateway runs. After it, the gateway rolls back to the previous bundle.
         confirm: Field<ConfirmTime> = "10m";
     }
 }

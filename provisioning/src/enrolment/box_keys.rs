@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::Enrolment;
 use super::sealed::{SealError, UnsealedFiles, unseal_secrets};
-use crate::new_file::create_new;
+use crate::atomic_file::create_new;
 use crate::regular_file;
 
 /// Name of the file with the private key of the tunnel.

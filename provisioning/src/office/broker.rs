@@ -28,8 +28,9 @@ pub const MQTT_PORT: u16 = 1883;
 const MAX_WAITING_EVENTS: usize = 1024;
 /// Time between two attempts to connect.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Some brokers (EMQX) send what they have kept a little after they acknowledged the subscription.
-const QUIET: Duration = Duration::from_millis(300);
+/// Some brokers (EMQX) send their retained messages a little after they acknowledged the
+/// subscription.
+const RETAINED_QUIET_TIME: Duration = Duration::from_millis(300);
 /// Offers and markers that wait for their acknowledgements.
 const MAX_UNACKNOWLEDGED: usize = 65_000;
 
@@ -44,7 +45,7 @@ pub enum BrokerEvent {
         site: String,
         /// The message; empty if the broker keeps none any more.
         payload: Vec<u8>,
-        /// Whether the broker had kept it from an earlier time.
+        /// Whether the broker sent it as a retained message.
         is_retained: bool,
     },
     /// The connection was opened again.
@@ -66,12 +67,12 @@ pub enum LinkError {
     Connection(String),
     /// The broker does not accept the password.
     #[error(
-        "it rejects the user {OFFICE_USER}: put the files of `edge-provision hub` onto the hub, \
-         and let the broker read them"
+        "it rejected the login of user {OFFICE_USER}: put the files of `edge-provision hub` onto \
+         the hub, and let the broker read them"
     )]
     Rejected,
     /// The broker does not let the office read.
-    #[error("it refuses the subscription to edge/+/status: compare its access list")]
+    #[error("it refuses the subscription to edge/+/status: check its access list")]
     SubscriptionRefused,
     /// The broker has not answered in time.
     #[error("it has not answered within {} s", .0.as_secs())]
@@ -95,7 +96,7 @@ enum Polled {
     /// An event for the caller.
     Event(BrokerEvent),
     /// The state of a connection has changed.
-    Inside,
+    Internal,
     /// Nothing happened in time.
     Nothing,
 }
@@ -119,8 +120,8 @@ struct BrokerLink {
 enum LinkState {
     Connecting,
     Subscribed,
-    /// The marker behind the kept messages has come back.
-    Listed,
+    /// The marker behind the retained messages has come back.
+    RetainedReceived,
 }
 
 /// A message that is published.
@@ -128,7 +129,7 @@ enum LinkState {
 enum Outgoing {
     /// A retained message; an empty payload removes the one that is there.
     Retained { topic: String, payload: Vec<u8> },
-    /// A message to this program itself, behind the kept ones.
+    /// A message to this program itself, behind the retained ones.
     Marker,
 }
 
@@ -159,7 +160,7 @@ impl Brokers {
         self.links.get(broker).map(|link| link.address)
     }
 
-    /// Passes every kept status to `on_event`, and returns the brokers that could not be listed
+    /// Passes every retained status to `on_event`, and returns the brokers that could not be listed
     /// within `limit`, with the reason.
     pub fn list(
         &mut self,
@@ -171,11 +172,11 @@ impl Brokers {
         let mut quiet_since = start;
         loop {
             let is_open = |(link, failed): (&BrokerLink, &Option<LinkError>)| {
-                link.state != LinkState::Listed && failed.is_none()
+                link.state != LinkState::RetainedReceived && failed.is_none()
             };
             let is_waiting = self.links.iter().zip(&failed).any(is_open);
             let (now, end) = (Instant::now(), start + limit);
-            let wait = if is_waiting { end } else { end.min(quiet_since + QUIET) };
+            let wait = if is_waiting { end } else { end.min(quiet_since + RETAINED_QUIET_TIME) };
             if wait <= now {
                 break;
             }
@@ -191,13 +192,13 @@ impl Brokers {
                     }
                     on_event(event);
                 }
-                Polled::Inside | Polled::Nothing => {}
+                Polled::Internal | Polled::Nothing => {}
             }
         }
         let states = self.links.iter().map(|link| link.state).zip(failed).enumerate();
         let failures = states.filter_map(|(broker, (state, error))| match (error, state) {
             (Some(error), _) => Some((broker, error)),
-            (None, LinkState::Listed) => None,
+            (None, LinkState::RetainedReceived) => None,
             (None, _) => Some((broker, LinkError::TimedOut(limit))),
         });
         failures.collect()
@@ -209,7 +210,7 @@ impl Brokers {
         loop {
             match self.poll(end) {
                 Polled::Event(event) => return Some(event),
-                Polled::Inside => {}
+                Polled::Internal => {}
                 Polled::Nothing => return None,
             }
         }
@@ -224,9 +225,9 @@ impl Brokers {
         match self.events.recv_timeout(until.saturating_duration_since(now)) {
             Ok((broker, generation, event)) => {
                 let event = self.on_connection_event(broker, generation, event);
-                event.map_or(Polled::Inside, Polled::Event)
+                event.map_or(Polled::Internal, Polled::Event)
             }
-            Err(RecvTimeoutError::Timeout) if until < end => Polled::Inside,
+            Err(RecvTimeoutError::Timeout) if until < end => Polled::Internal,
             // The sender is here: it is never disconnected.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Polled::Nothing,
         }
@@ -298,7 +299,7 @@ impl Brokers {
                 link.on_subscribed();
                 return (generation > 1).then_some(BrokerEvent::Reconnected(broker));
             }
-            ConnectionEvent::Marker => link.state = LinkState::Listed,
+            ConnectionEvent::Marker => link.state = LinkState::RetainedReceived,
             // A broker acknowledges in the order in which it received (MQTT 3.1.1, 4.6).
             ConnectionEvent::Acknowledged => {
                 link.unacknowledged.pop_front();

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::output_file::{FileAccess, FileError, is_current, prepare_replacement};
-use crate::new_file::prepared_path;
+use crate::atomic_file::prepared_path;
 
 /// Files that are written, but not yet in their places. They are removed if they never come there.
 #[derive(Debug, Default)]

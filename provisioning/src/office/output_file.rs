@@ -1,13 +1,13 @@
 //! Files that `edge-provision` writes: replaced atomically, and only if their content changes.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::new_file::{self, prepared_path};
+use crate::atomic_file;
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,7 +62,7 @@ impl FileError {
 }
 
 /// Replaces a file atomically if its content or its access differs; creates missing directories.
-/// After a power cut the file holds the old content or the new one.
+/// After a power cut the file holds the old content or the new one; once this returns, the new one.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -75,11 +75,8 @@ pub fn replace_if_changed(
         return Ok(FileChange::Unchanged);
     }
     let is_new = !path.exists();
-    prepare_replacement(path, content, access)?;
-    let new = prepared_path(path);
-    // rename(2) is atomic, but only a synced file is sure to have its content after a power cut.
-    let replaced = File::open(&new).and_then(|file| file.sync_all());
-    let replaced = replaced.and_then(|()| fs::rename(&new, path));
+    create_parent(path, access)?;
+    let replaced = atomic_file::replace(path, content, access.mode());
     replaced.map_err(|error| FileError::new("write", path, error))?;
     Ok(if is_new { FileChange::Created } else { FileChange::Replaced })
 }
@@ -107,7 +104,7 @@ pub(super) fn prepare_replacement(
     access: FileAccess,
 ) -> Result<(), FileError> {
     create_parent(path, access)?;
-    let prepared = new_file::prepare(path, content, access.mode());
+    let prepared = atomic_file::prepare(path, content, access.mode());
     prepared.map_err(|error| FileError::new("write", path, error))
 }
 
@@ -118,7 +115,7 @@ pub(super) fn prepare_replacement(
 /// With kind [`ErrorKind::AlreadyExists`] when it exists; when it cannot be written.
 pub fn create_new(path: &Path, content: &[u8], access: FileAccess) -> Result<(), FileError> {
     create_parent(path, access)?;
-    let created = new_file::create_new(path, content, access.mode());
+    let created = atomic_file::create_new(path, content, access.mode());
     created.map_err(|error| FileError::new("create", path, error))
 }
 

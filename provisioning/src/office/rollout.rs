@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::site_report::{SiteState, SiteVerdict};
 
-pub use offer::{BundleOffer, OfferError};
+pub use offer::{OfferError, offer_of_site};
 
 /// Sizes of waves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,8 +42,8 @@ enum TargetPhase {
     Offered,
     /// It runs its bundle.
     Confirmed,
-    /// It was not there. It has an offer, for which nothing waits.
-    Left,
+    /// It was not reachable. It has an offer, for which nothing waits.
+    OfferedUnreachable,
 }
 
 /// What to do, or what has happened. A target is given by its position.
@@ -58,8 +58,8 @@ pub enum RolloutStep {
     },
     /// Publish the offer of a site.
     Offer(usize),
-    /// Publish the offer of a site that is not there: it takes it when it comes back.
-    Leave(usize),
+    /// Publish the offer of an unreachable site: it accepts it when it is back.
+    OfferUnreachable(usize),
     /// Remove the offer of a site that has not taken it.
     Clear(usize),
     /// The state of a site of this wave has changed.
@@ -71,7 +71,7 @@ pub enum RolloutStep {
 /// How a roll-out ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RolloutEnd {
-    /// Every site that was there runs its bundle.
+    /// Every reachable site runs its bundle.
     Done,
     /// A site has failed.
     Failed {
@@ -80,15 +80,15 @@ pub enum RolloutEnd {
         /// What it did.
         failure: RolloutFailure,
     },
-    /// No site was there, so that nothing shows whether the bundles work. The first ones have
+    /// No site was reachable, so nothing shows whether the bundles work. The first ones have
     /// offers.
-    NoSiteThere,
+    NoSiteReachable,
 }
 
 /// What a site did instead of confirming its bundle.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RolloutFailure {
-    /// It went back to the bundle before.
+    /// It rolled back to the previous bundle.
     Reverted,
     /// It refused the bundle.
     Refused,
@@ -189,7 +189,7 @@ impl RolloutPlan {
         target.verdict = verdict;
         let failure = target.failure();
         let was_offered = target.phase == TargetPhase::Offered;
-        if target.is_current() && target.phase != TargetPhase::Left {
+        if target.is_current() && target.phase != TargetPhase::OfferedUnreachable {
             target.phase = TargetPhase::Confirmed;
             self.open -= usize::from(was_offered);
         }
@@ -203,7 +203,7 @@ impl RolloutPlan {
     }
 
     /// Ends the wave if its time is over.
-    pub fn on_time(&mut self, now: Instant) {
+    pub fn handle_timeout(&mut self, now: Instant) {
         if self.is_ended || self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
@@ -213,7 +213,8 @@ impl RolloutPlan {
         }
     }
 
-    /// Returns when [`Self::on_time`] has something to do; `None` when nothing is waited for.
+    /// Returns when [`Self::handle_timeout`] has something to do; `None` when nothing is waited
+    /// for.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.deadline.filter(|_| !self.is_ended)
@@ -236,7 +237,7 @@ impl RolloutPlan {
     pub fn preview(&self, now: Instant) -> (Vec<Vec<usize>>, Vec<usize>) {
         let mut plan = self.clone();
         plan.start(now);
-        let (mut waves, mut left) = (Vec::new(), Vec::new());
+        let (mut waves, mut unreachable) = (Vec::new(), Vec::new());
         while let Some(step) = plan.poll_step() {
             match step {
                 RolloutStep::Wave { .. } => waves.push(Vec::new()),
@@ -246,11 +247,11 @@ impl RolloutPlan {
                     let (state, since, reason) = (SiteState::Current, None, None);
                     plan.on_verdict(at, SiteVerdict { state, runs, since, reason }, now);
                 }
-                RolloutStep::Leave(at) => left.push(at),
+                RolloutStep::OfferUnreachable(at) => unreachable.push(at),
                 RolloutStep::Clear(_) | RolloutStep::Changed(_) | RolloutStep::End(_) => {}
             }
         }
-        (waves, left)
+        (waves, unreachable)
     }
 
     fn positions(&self, phase: TargetPhase) -> impl Iterator<Item = usize> {
@@ -265,16 +266,17 @@ impl RolloutPlan {
         }
         self.deadline = None;
         let waiting: Vec<usize> = self.positions(TargetPhase::Waiting).collect();
-        let is_there = |position: &usize| {
+        let is_reachable = |position: &usize| {
             self.targets.get(*position).is_some_and(|target| target.verdict.state.is_reachable())
         };
-        let (there, absent): (Vec<_>, Vec<_>) = waiting.into_iter().partition(is_there);
-        if there.is_empty() {
-            self.leave(absent);
+        let (reachable, unreachable): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(is_reachable);
+        if reachable.is_empty() {
+            self.offer_unreachable(unreachable);
             return;
         }
         let size = if self.number == 0 { self.canary } else { self.wave };
-        let members: Vec<usize> = there.into_iter().take(size).collect();
+        let members: Vec<usize> = reachable.into_iter().take(size).collect();
         self.number += 1;
         self.open = members.len();
         self.deadline = Some(now + self.timeout);
@@ -285,17 +287,17 @@ impl RolloutPlan {
         }
     }
 
-    /// Leaves offers for the sites that are not there, and ends.
-    fn leave(&mut self, absent: Vec<usize>) {
+    /// Publishes offers for the unreachable sites, and ends.
+    fn offer_unreachable(&mut self, unreachable: Vec<usize>) {
         let is_proven = self.positions(TargetPhase::Confirmed).next().is_some();
-        let is_done = is_proven || absent.is_empty();
+        let is_done = is_proven || unreachable.is_empty();
         // Without a site that has confirmed its bundle, all would come back to something untried.
-        let count = if is_done { absent.len() } else { self.canary };
-        for position in absent.into_iter().take(count) {
-            self.set_phase(position, TargetPhase::Left);
-            self.steps.push_back(RolloutStep::Leave(position));
+        let count = if is_done { unreachable.len() } else { self.canary };
+        for position in unreachable.into_iter().take(count) {
+            self.set_phase(position, TargetPhase::OfferedUnreachable);
+            self.steps.push_back(RolloutStep::OfferUnreachable(position));
         }
-        self.end(if is_done { RolloutEnd::Done } else { RolloutEnd::NoSiteThere });
+        self.end(if is_done { RolloutEnd::Done } else { RolloutEnd::NoSiteReachable });
     }
 
     fn stop(&mut self, target: usize, failure: RolloutFailure) {
@@ -326,7 +328,7 @@ impl RolloutPlan {
 impl fmt::Display for RolloutFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Reverted => "went back to the bundle before",
+            Self::Reverted => "rolled back to the previous bundle",
             Self::Refused => "refused the bundle",
             Self::Ahead => "runs a newer bundle",
             Self::TimedOut => "did not confirm the bundle in time",

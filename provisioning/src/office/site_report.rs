@@ -9,7 +9,9 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use message::{Presence, ReportedTrial, SiteReport, TrialState};
+pub use message::{Presence, ReportedTrial, SiteReport};
+
+use crate::trial::TrialState;
 
 /// Age of a status after which a gateway counts as silent: it reports every minute.
 pub const SILENT_AFTER: SignedDuration = SignedDuration::from_mins(3);
@@ -25,7 +27,7 @@ pub enum SiteState {
     Ahead,
     /// A bundle is on trial.
     Trying,
-    /// It went back from this bundle to the one before.
+    /// It rolled back this bundle to the previous one.
     Reverted,
     /// It has refused this bundle.
     Refused,
@@ -117,14 +119,14 @@ impl SiteState {
 }
 
 impl SiteReports {
-    /// Records a message on `edge/ID/status`; an empty one clears what was there. `heard` is the
-    /// time if the message came live, so that its age does not depend on the gateway's clock.
+    /// Records a message on `edge/ID/status`; an empty one clears what was there. `received_at` is
+    /// the time if the message came live, so that its age does not depend on the gateway's clock.
     pub fn on_message(
         &mut self,
         broker: usize,
         site: &str,
         payload: &[u8],
-        heard: Option<Timestamp>,
+        received_at: Option<Timestamp>,
     ) {
         if payload.is_empty() {
             if let Some(reports) = self.reports.get_mut(site) {
@@ -132,7 +134,7 @@ impl SiteReports {
             }
             return;
         }
-        let report = SiteReport { heard, ..SiteReport::read(payload) };
+        let report = SiteReport { received_at, ..SiteReport::read(payload) };
         self.reports.entry(site.to_owned()).or_default().insert(broker, report);
     }
 
@@ -145,28 +147,28 @@ impl SiteReports {
     /// Returns how a site stands, if `built` is the counter of its last bundle; 0 for none.
     #[must_use]
     pub fn verdict(&self, site: &str, built: u64, now: Timestamp) -> SiteVerdict {
-        judge(self.latest(site), built, now)
+        site_verdict(self.latest(site), built, now)
     }
 }
 
 /// Returns how a site stands, if `built` is the counter of its last bundle; 0 for none.
 #[must_use]
-pub fn judge(report: Option<&SiteReport>, built: u64, now: Timestamp) -> SiteVerdict {
+pub fn site_verdict(report: Option<&SiteReport>, built: u64, now: Timestamp) -> SiteVerdict {
     let Some(report) = report else {
         let reason = if built == 0 { StateReason::NotBuilt } else { StateReason::NoStatus };
         let state = SiteState::NeverSeen;
         return SiteVerdict { state, runs: None, since: None, reason: Some(reason) };
     };
     let runs = report.counter;
-    if let Some((state, reason)) = absence(report, now) {
+    if let Some((state, reason)) = stale_state(report, now) {
         return SiteVerdict { state, runs, since: report.last(), reason: Some(reason) };
     }
-    let (state, reason) = standing(report, built);
+    let (state, reason) = fresh_state(report, built);
     SiteVerdict { state, runs, since: report.started, reason }
 }
 
 /// Returns why nothing is known about the site at present; `None` if its status is fresh.
-fn absence(report: &SiteReport, now: Timestamp) -> Option<(SiteState, StateReason)> {
+fn stale_state(report: &SiteReport, now: Timestamp) -> Option<(SiteState, StateReason)> {
     match report.presence {
         Presence::Offline => return Some((SiteState::Offline, StateReason::ConnectionLost)),
         Presence::Unreadable => return Some((SiteState::Silent, StateReason::Unreadable)),
@@ -185,18 +187,18 @@ fn absence(report: &SiteReport, now: Timestamp) -> Option<(SiteState, StateReaso
 }
 
 /// Returns the state of a site with a fresh status.
-fn standing(report: &SiteReport, built: u64) -> (SiteState, Option<StateReason>) {
+fn fresh_state(report: &SiteReport, built: u64) -> (SiteState, Option<StateReason>) {
     let trial = report.trial.as_ref();
     let sentence = trial.map(|trial| StateReason::Gateway {
         sentence: trial.sentence.clone(),
         detail: trial.detail.clone(),
     });
     match trial.map(|trial| (trial.state, trial.counter)) {
-        Some((TrialState::Trying, _)) => return (SiteState::Trying, sentence),
-        Some((TrialState::Reverted, counter)) if counter == built && built > 0 => {
+        Some((Some(TrialState::Trying), _)) => return (SiteState::Trying, sentence),
+        Some((Some(TrialState::Reverted), counter)) if counter == built && built > 0 => {
             return (SiteState::Reverted, sentence);
         }
-        Some((TrialState::Refused, counter)) if counter == built && built > 0 => {
+        Some((Some(TrialState::Refused), counter)) if counter == built && built > 0 => {
             return (SiteState::Refused, sentence);
         }
         _ => {}
@@ -221,13 +223,13 @@ impl fmt::Display for StateReason {
         match self {
             Self::Gateway { sentence, .. } => f.write_str(sentence),
             Self::Silent { age } => {
-                write!(f, "no status for {}: check power, cable and tunnel", rough(*age))
+                write!(f, "no status for {}: check power, cable and tunnel", format_age(*age))
             }
             Self::ClockAhead { ahead } => write!(
                 f,
                 "its last status is {} in the future: its clock is wrong, and whether it is \
                  connected is not known",
-                rough(*ahead)
+                format_age(*ahead)
             ),
             Self::Unreadable => {
                 f.write_str("its status cannot be read: check which program publishes it")
@@ -244,7 +246,7 @@ impl fmt::Display for StateReason {
 }
 
 /// Returns a duration in its largest unit, rounded down.
-fn rough(duration: SignedDuration) -> String {
+fn format_age(duration: SignedDuration) -> String {
     let seconds = duration.as_secs();
     for (unit, length) in [("days", 86_400), ("hours", 3600), ("min", 60)] {
         if seconds >= 2 * length || unit == "min" && seconds >= length {

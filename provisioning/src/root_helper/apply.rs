@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use super::box_contents::{BoxContents, Requirements};
+use super::box_contents::BoxContents;
 use super::box_dir::{BoxStorage, RECORD, TRUSTED};
 use super::box_record::{BoxRecord, NetworkInUse};
-use super::choice::{Refused, choose};
+use super::choice::{RefusedClaim, choose};
 use super::gateway_state::GatewayState;
 use super::network::{
     NetworkChange, NetworkFiles, NetworkReloader, NetworkService, changes_between, choose_service,
     installed_files,
 };
 use super::sentence::{HelperError, NetworkOutcome, Refusal};
-use crate::bundle::{BundleSource, SigningKeys};
+use crate::bundle::{BundleSource, SigningKeys, VerifyPolicy};
 use crate::enrolment::{BoxKeys, UnsealedFiles};
 use crate::trial::{TrialRecord, TrialRecordError, TrialSlot};
 
@@ -37,7 +37,7 @@ pub(super) struct Reconciler<'a, S, R> {
 
 /// What is in use now.
 #[derive(Debug)]
-pub(super) struct Applied {
+pub(super) struct ApplyReport {
     /// The record of the box.
     pub(super) record: BoxRecord,
     /// The bundle in use and its secrets.
@@ -61,7 +61,7 @@ pub(super) enum UnusableRecord {
     Damaged(#[from] TrialRecordError),
 }
 
-impl Applied {
+impl ApplyReport {
     /// Returns whether something is not as the gateway says it should be.
     pub(super) fn is_refused(&self) -> bool {
         let has_failed = matches!(
@@ -72,7 +72,7 @@ impl Applied {
     }
 }
 
-impl fmt::Display for Applied {
+impl fmt::Display for ApplyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gateway = self.record.gateway.as_deref().unwrap_or("has no name yet");
         writeln!(f, "gateway: {gateway}")?;
@@ -94,7 +94,7 @@ impl fmt::Display for Applied {
 }
 
 /// A bundle that was verified in this run.
-struct Accepted {
+struct VerifiedBundle {
     bytes: Vec<u8>,
     contents: BoxContents,
 }
@@ -105,7 +105,10 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
     ///
     /// # Errors
     /// When the helper's own files cannot be read or written; the next run goes on then.
-    pub(super) fn apply(&mut self, gateway: &impl GatewayState) -> Result<Applied, HelperError> {
+    pub(super) fn apply(
+        &mut self,
+        gateway: &impl GatewayState,
+    ) -> Result<ApplyReport, HelperError> {
         let own = self.record()?;
         let (claim, unusable) = match claim_of(gateway) {
             Ok(claim) => (claim, None),
@@ -119,8 +122,8 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
             Ok(())
         });
         let refused = chosen.refused.map(|(counter, refused)| match refused {
-            Refused::Older { last } => (counter, Refusal::Older { counter, last }),
-            Refused::NotAccepted(refusal) => (counter, refusal),
+            RefusedClaim::Older { last } => (counter, Refusal::Older { counter, last }),
+            RefusedClaim::NotAccepted(refusal) => (counter, refusal),
         });
         self.keep_copies(trusted.as_ref(), &accepted)?;
         let (contents, refused) = match chosen.in_use {
@@ -143,7 +146,7 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
             .keep_bundles(&record.needed_bundles())
             .map_err(HelperError::io("remove", "old copies of bundles"))?;
         let in_use = contents.map(|contents| (contents.counter, contents.secrets));
-        Ok(Applied { record, in_use, refused, unusable, network })
+        Ok(ApplyReport { record, in_use, refused, unusable, network })
     }
 
     fn record(&self) -> Result<BoxRecord, HelperError> {
@@ -164,21 +167,26 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
         trusted: Option<&SigningKeys>,
         slot: TrialSlot,
         claimed: u64,
-    ) -> Result<Accepted, Refusal> {
+    ) -> Result<VerifiedBundle, Refusal> {
         let (Some(keys), Some(id)) = (trusted, own.gateway.as_deref()) else {
             return Err(Refusal::NoTrust);
         };
         let unreadable = |source| Refusal::Unreadable { name: format!("{slot}.tar"), source };
         let bytes = gateway.bundle(slot).map_err(unreadable)?;
-        let source = match own.brought {
-            Some(brought) if brought == claimed => BundleSource::ByHand,
+        let source = match own.loaded_by_hand {
+            Some(loaded_by_hand) if loaded_by_hand == claimed => BundleSource::ByHand,
             _ => BundleSource::Pulled,
         };
-        let requirements =
-            Requirements { keys: Some(keys), gateway: Some(id), last: Some(own.last), source };
-        let contents = BoxContents::open(&bytes, &requirements, self.keys)?;
+        let policy = VerifyPolicy {
+            keys: Some(keys),
+            gateway: Some(id),
+            tunnel_public_key: None,
+            last_counter: Some(own.last),
+            source,
+        };
+        let contents = BoxContents::open(&bytes, &policy, self.keys)?;
         match contents.counter {
-            actual if actual == claimed => Ok(Accepted { bytes, contents }),
+            actual if actual == claimed => Ok(VerifiedBundle { bytes, contents }),
             actual => Err(Refusal::OtherCounter { claimed, actual }),
         }
     }
@@ -187,7 +195,7 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
     fn keep_copies(
         &mut self,
         trusted: Option<&SigningKeys>,
-        accepted: &BTreeMap<u64, Accepted>,
+        accepted: &BTreeMap<u64, VerifiedBundle>,
     ) -> Result<(), HelperError> {
         let lists = accepted.values().map(|accepted| &accepted.contents.keys);
         if let Some(newest) = lists.max_by_key(|keys| keys.number())
@@ -196,7 +204,7 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
             let write = self.storage.write(TRUSTED, &newest.to_string());
             write.map_err(HelperError::io("write", TRUSTED))?;
         }
-        for (counter, Accepted { bytes, .. }) in accepted {
+        for (counter, VerifiedBundle { bytes, .. }) in accepted {
             let write = self.storage.write_bundle(*counter, bytes);
             write.map_err(HelperError::io("write", format_args!("bundles/{counter}.tar")))?;
         }
@@ -208,7 +216,7 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
     fn contents(
         &self,
         counter: u64,
-        accepted: Option<Accepted>,
+        accepted: Option<VerifiedBundle>,
     ) -> Result<Result<BoxContents, Refusal>, HelperError> {
         if let Some(accepted) = accepted {
             return Ok(Ok(accepted.contents));
@@ -216,9 +224,14 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
         let read = self.storage.bundle(counter);
         let copy = read.map_err(HelperError::io("read", format_args!("bundles/{counter}.tar")))?;
         let Some(copy) = copy else { return Ok(Err(Refusal::NoCopy(counter))) };
-        let requirements =
-            Requirements { keys: None, gateway: None, last: None, source: BundleSource::ByHand };
-        Ok(BoxContents::open(&copy, &requirements, self.keys).and_then(|contents| {
+        let policy = VerifyPolicy {
+            keys: None,
+            gateway: None,
+            tunnel_public_key: None,
+            last_counter: None,
+            source: BundleSource::ByHand,
+        };
+        Ok(BoxContents::open(&copy, &policy, self.keys).and_then(|contents| {
             match contents.counter {
                 actual if actual == counter => Ok(contents),
                 _ => Err(Refusal::NoCopy(counter)),
@@ -265,22 +278,25 @@ impl<S: BoxStorage, R: NetworkReloader> Reconciler<'_, S, R> {
         contents: Option<&BoxContents>,
     ) -> Result<(Option<NetworkInUse>, NetworkOutcome), HelperError> {
         let Some(contents) = contents else {
-            let outcome = own.network.map_or(NetworkOutcome::LeftAlone, NetworkOutcome::of);
+            let outcome = own.network.map_or(NetworkOutcome::NotManaged, NetworkOutcome::of);
             return Ok((own.network, outcome));
         };
         let before = own.network.map(|network| network.service);
         let Some(service) = choose_service(self.services, before, &contents.network) else {
             let has_files = !contents.network.is_empty();
             let outcome =
-                if has_files { NetworkOutcome::NoService } else { NetworkOutcome::LeftAlone };
+                if has_files { NetworkOutcome::NoService } else { NetworkOutcome::NotManaged };
             return Ok((own.network, outcome));
         };
         let extension = service.extension();
         let has_files = contents.network.keys().any(|name| name.ends_with(extension));
         if !has_files && own.network.is_none() {
             let is_empty = contents.network.is_empty();
-            let outcome =
-                if is_empty { NetworkOutcome::LeftAlone } else { NetworkOutcome::NoFiles(service) };
+            let outcome = if is_empty {
+                NetworkOutcome::NotManaged
+            } else {
+                NetworkOutcome::NoFiles(service)
+            };
             return Ok((None, outcome));
         }
         let known = self.storage.network_before(service).map_err(network_error("read", service))?;

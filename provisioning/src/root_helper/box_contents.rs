@@ -4,9 +4,7 @@ use zeroize::Zeroizing;
 
 use super::network::{NetworkFiles, NetworkService, installed_files};
 use super::sentence::Refusal;
-use crate::bundle::{
-    Acceptance, Bundle, BundleError, BundleSource, SECRETS_DIR, SigningKeys, verify,
-};
+use crate::bundle::{Bundle, BundleError, SECRETS_DIR, SigningKeys, VerifyPolicy, verify};
 use crate::enrolment::{BoxKeys, TUNNEL_SECRET, UnsealedFiles};
 use tunnel::PrivateKey;
 
@@ -28,39 +26,18 @@ pub(super) struct BoxContents {
     pub(super) network: NetworkFiles,
 }
 
-/// What a bundle has to fulfil.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Requirements<'a> {
-    /// The keys that are trusted; none for a first bundle, and for the helper's own copy.
-    pub(super) keys: Option<&'a SigningKeys>,
-    /// `gateway.id` of this box.
-    pub(super) gateway: Option<&'a str>,
-    /// It must be newer than this.
-    pub(super) last: Option<u64>,
-    /// How it came.
-    pub(super) source: BundleSource,
-}
-
 impl BoxContents {
-    /// Verifies a bundle and decrypts what is encrypted to this box.
+    /// Verifies a bundle and decrypts what is encrypted to this box. `policy` names no key of the
+    /// tunnel: a bundle may bring that key, which is checked after decryption.
     ///
     /// # Errors
     /// When it is not for this box, not newer, or one of its parts cannot be used.
     pub(super) fn open(
         bytes: &[u8],
-        requirements: &Requirements<'_>,
+        policy: &VerifyPolicy<'_>,
         box_keys: &BoxKeys,
     ) -> Result<Self, Refusal> {
-        let Requirements { keys, gateway, last, source } = *requirements;
-        let acceptance = Acceptance {
-            keys,
-            gateway,
-            // A bundle that brings the key of the tunnel is checked below.
-            tunnel_public_key: None,
-            last_counter: last,
-            source,
-        };
-        let verified = verify(bytes, &acceptance)?;
+        let verified = verify(bytes, policy)?;
         let bundle = &verified.bundle;
         let mut files = match bundle.sealed_secrets() {
             Some(sealed) => box_keys.unseal(sealed)?,
@@ -106,9 +83,10 @@ fn check_tunnel_key(
     let (Some(named), own) = (manifest.tunnel_public_key, box_keys.tunnel_public_key()) else {
         return Ok(());
     };
-    let brought = files.get(TUNNEL_SECRET);
-    let brought = brought.map(|text| str::from_utf8(text).ok()?.trim().parse::<PrivateKey>().ok());
-    match brought {
+    let tunnel_secret = files.get(TUNNEL_SECRET);
+    let tunnel_secret =
+        tunnel_secret.map(|text| str::from_utf8(text).ok()?.trim().parse::<PrivateKey>().ok());
+    match tunnel_secret {
         Some(Some(key)) if key.public_key() == named => Ok(()),
         Some(_) => Err(Refusal::OtherTunnelKey),
         None if named == own => Ok(()),

@@ -16,11 +16,11 @@ pub(super) struct BoxRecord {
     /// Largest counter of all that were accepted; 0 before the first.
     pub(super) last: u64,
     /// The last bundle that a person brought: it may hold secrets in clear.
-    pub(super) brought: Option<u64>,
+    pub(super) loaded_by_hand: Option<u64>,
     /// The last confirmed bundle.
     pub(super) confirmed: Option<u64>,
     /// The bundle on trial.
-    pub(super) tried: Option<u64>,
+    pub(super) on_trial: Option<u64>,
     /// Whose network is installed; none until a bundle brings one.
     pub(super) network: Option<NetworkInUse>,
 }
@@ -45,7 +45,7 @@ impl BoxRecord {
     /// Returns the bundles of which a copy is needed.
     pub(super) fn needed_bundles(&self) -> Vec<u64> {
         let network = self.network.map(|network| network.bundle);
-        [self.confirmed, self.tried, network].into_iter().flatten().collect()
+        [self.confirmed, self.on_trial, network].into_iter().flatten().collect()
     }
 }
 
@@ -55,9 +55,11 @@ impl fmt::Display for BoxRecord {
             writeln!(f, "gateway = {}", Value::from(gateway.as_str()))?;
         }
         writeln!(f, "last = {}", self.last)?;
-        for (key, counter) in
-            [("brought", self.brought), ("confirmed", self.confirmed), ("tried", self.tried)]
-        {
+        for (key, counter) in [
+            ("brought", self.loaded_by_hand),
+            ("confirmed", self.confirmed),
+            ("tried", self.on_trial),
+        ] {
             if let Some(counter) = counter {
                 writeln!(f, "{key} = {counter}")?;
             }
@@ -80,9 +82,9 @@ impl FromStr for BoxRecord {
         Ok(Self {
             gateway: gateway.transpose()?.map(str::to_owned),
             last: counter(&root, "last")?.ok_or(BoxRecordError)?,
-            brought: counter(&root, "brought")?,
+            loaded_by_hand: counter(&root, "brought")?,
             confirmed: counter(&root, "confirmed")?,
-            tried: counter(&root, "tried")?,
+            on_trial: counter(&root, "tried")?,
             network: network.transpose()?.map(network_in_use).transpose()?,
         })
     }

@@ -11,12 +11,12 @@ pub(super) struct BundleChoice<R> {
     /// The bundle whose secrets and network are to be in use; none leaves everything as it is.
     pub(super) in_use: Option<u64>,
     /// The bundle that is refused, and why.
-    pub(super) refused: Option<(u64, Refused<R>)>,
+    pub(super) refused: Option<(u64, RefusedClaim<R>)>,
 }
 
 /// Why a claim is refused.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Refused<R> {
+pub(super) enum RefusedClaim<R> {
     /// It is none of the two that may be in use, and not newer than all that were accepted.
     Older {
         /// Largest counter that was accepted.
@@ -30,7 +30,7 @@ pub(super) enum Refused<R> {
 /// is called only for a counter that is larger than all that were accepted.
 ///
 /// In use is one of: the last confirmed bundle, the one on trial, or a newer one that `accept`
-/// takes. A bundle that was taken back, and one that is older than the confirmed one, never comes
+/// takes. A bundle that was rolled back, and one that is older than the confirmed one, never comes
 /// back.
 pub(super) fn choose<R>(
     own: &BoxRecord,
@@ -47,20 +47,22 @@ pub(super) fn choose<R>(
             Err(reason) => refused = Some((counter, reason)),
         }
     }
-    let in_use = match &claim.tried {
-        Some(tried) => match try_out(&mut record, tried.slot, tried.counter, &mut accept) {
-            Ok(()) => {
-                refused = None;
-                Some(tried.counter)
+    let in_use = match &claim.on_trial {
+        Some(on_trial) => {
+            match try_out(&mut record, on_trial.slot, on_trial.counter, &mut accept) {
+                Ok(()) => {
+                    refused = None;
+                    Some(on_trial.counter)
+                }
+                Err(reason) => {
+                    refused = Some((on_trial.counter, reason));
+                    None
+                }
             }
-            Err(reason) => {
-                refused = Some((tried.counter, reason));
-                None
-            }
-        },
+        }
         None if is_confirmed_known => {
-            // The one on trial was taken back.
-            record.tried = None;
+            // The one on trial was rolled back.
+            record.on_trial = None;
             record.confirmed
         }
         None => None,
@@ -73,15 +75,15 @@ fn confirm<R>(
     slot: TrialSlot,
     counter: u64,
     accept: &mut impl FnMut(TrialSlot, u64) -> Result<(), R>,
-) -> Result<(), Refused<R>> {
+) -> Result<(), RefusedClaim<R>> {
     if record.confirmed == Some(counter) {
         return Ok(());
     }
-    if record.tried != Some(counter) {
+    if record.on_trial != Some(counter) {
         accept_newer(record, slot, counter, accept)?;
     }
     record.confirmed = Some(counter);
-    record.tried = None;
+    record.on_trial = None;
     Ok(())
 }
 
@@ -90,10 +92,10 @@ fn try_out<R>(
     slot: TrialSlot,
     counter: u64,
     accept: &mut impl FnMut(TrialSlot, u64) -> Result<(), R>,
-) -> Result<(), Refused<R>> {
-    if record.tried != Some(counter) && record.confirmed != Some(counter) {
+) -> Result<(), RefusedClaim<R>> {
+    if record.on_trial != Some(counter) && record.confirmed != Some(counter) {
         accept_newer(record, slot, counter, accept)?;
-        record.tried = Some(counter);
+        record.on_trial = Some(counter);
     }
     Ok(())
 }
@@ -103,11 +105,11 @@ fn accept_newer<R>(
     slot: TrialSlot,
     counter: u64,
     accept: &mut impl FnMut(TrialSlot, u64) -> Result<(), R>,
-) -> Result<(), Refused<R>> {
+) -> Result<(), RefusedClaim<R>> {
     if counter <= record.last {
-        return Err(Refused::Older { last: record.last });
+        return Err(RefusedClaim::Older { last: record.last });
     }
-    accept(slot, counter).map_err(Refused::NotAccepted)?;
+    accept(slot, counter).map_err(RefusedClaim::NotAccepted)?;
     record.last = counter;
     Ok(())
 }
@@ -120,7 +122,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::trial::{InUse, RevertReason, TrialOrigin, TrialStorage, Trials, TriedBundle};
+    use crate::bundle::BundleSource;
+    use crate::trial::{BundleInUse, BundleOnTrial, BundleTrial, RevertReason, TrialStorage};
 
     /// A gateway that keeps its bundles as it should; a bundle is its counter.
     #[derive(Default)]
@@ -151,15 +154,15 @@ mod tests {
         }
     }
 
-    fn claim(confirmed: Option<u64>, tried: Option<u64>) -> TrialRecord {
+    fn claim(confirmed: Option<u64>, on_trial: Option<u64>) -> TrialRecord {
         let mut record: TrialRecord = "last = 0".parse().unwrap();
         record.confirmed = confirmed.map(|counter| (TrialSlot::A, counter));
-        record.tried = tried.map(|counter| TriedBundle {
-            origin: TrialOrigin::Offered,
+        record.on_trial = on_trial.map(|counter| BundleOnTrial {
+            source: BundleSource::Pulled,
             slot: TrialSlot::B,
             counter,
             starts: 0,
-            used: Duration::ZERO,
+            run_time: Duration::ZERO,
         });
         record
     }
@@ -188,14 +191,14 @@ mod tests {
             steps in prop::collection::vec(gateway_step(), 1..60),
         ) {
             let limit = Duration::from_secs(60);
-            let mut trials = Trials::open(HonestState::default(), limit).unwrap();
+            let mut trials = BundleTrial::open(HonestState::default(), limit).unwrap();
             let mut own = BoxRecord::default();
             let mut newest = 0_u8;
             for step in steps {
                 match step {
                     GatewayStep::Stage => {
                         newest += 1;
-                        let _ = trials.stage(&[newest], newest.into(), TrialOrigin::Offered);
+                        let _ = trials.stage(&[newest], newest.into(), BundleSource::Pulled);
                     }
                     GatewayStep::Confirm => trials.confirm().unwrap(),
                     GatewayStep::Revert => {
@@ -208,8 +211,8 @@ mod tests {
                         });
                         prop_assert_eq!(&chosen.refused, &None);
                         let in_use = match trials.in_use() {
-                            InUse::Nothing => None,
-                            InUse::Confirmed(slot) | InUse::OnTrial { slot, .. } => {
+                            BundleInUse::Nothing => None,
+                            BundleInUse::Confirmed(slot) | BundleInUse::OnTrial { slot, .. } => {
                                 Some(slots[index(slot)])
                             }
                         };
@@ -230,25 +233,26 @@ mod tests {
         ) {
             let mut own = BoxRecord::default();
             let mut gone: BTreeSet<u64> = BTreeSet::new();
-            for (confirmed, tried) in claims {
+            for (confirmed, on_trial) in claims {
                 let mut accepted = BTreeSet::new();
-                let chosen = choose(&own, &claim(confirmed, tried), |_, counter| {
+                let chosen = choose(&own, &claim(confirmed, on_trial), |_, counter| {
                     if !signed.contains(&counter) { return Err(()) }
                     accepted.insert(counter);
                     Ok(())
                 });
                 let record = &chosen.record;
                 if let Some(in_use) = chosen.in_use {
-                    let is_known = [own.confirmed, own.tried].contains(&Some(in_use));
+                    let is_known = [own.confirmed, own.on_trial].contains(&Some(in_use));
                     prop_assert!(is_known || accepted.contains(&in_use) && in_use > own.last);
                     prop_assert!(signed.contains(&in_use) && !gone.contains(&in_use));
                     prop_assert!(Some(in_use) >= own.confirmed);
                 }
                 prop_assert!(accepted.iter().all(|counter| *counter > own.last));
                 prop_assert!(record.last >= own.last && record.confirmed >= own.confirmed);
-                prop_assert!(record.tried.is_none_or(|tried| Some(tried) > record.confirmed));
+                prop_assert!(record.on_trial.is_none_or(|tried| Some(tried) > record.confirmed));
                 let known = |record: &BoxRecord| {
-                    [record.confirmed, record.tried].into_iter().flatten().collect::<BTreeSet<_>>()
+                    let known = [record.confirmed, record.on_trial];
+                    known.into_iter().flatten().collect::<BTreeSet<_>>()
                 };
                 gone.extend(known(&own).difference(&known(record)));
                 own = chosen.record;
@@ -262,30 +266,30 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_that_was_taken_back_does_not_come_back() {
+    fn a_bundle_that_was_rolled_back_does_not_come_back() {
         let confirmed = BoxRecord { last: 16, confirmed: Some(16), ..BoxRecord::default() };
         let accept = |_, _| Ok::<_, ()>(());
-        let tried = choose(&confirmed, &claim(Some(16), Some(17)), accept);
-        assert_eq!((tried.in_use, tried.record.tried), (Some(17), Some(17)));
-        let reverted = choose(&tried.record, &claim(Some(16), None), accept);
-        assert_eq!((reverted.in_use, reverted.record.tried), (Some(16), None));
+        let on_trial = choose(&confirmed, &claim(Some(16), Some(17)), accept);
+        assert_eq!((on_trial.in_use, on_trial.record.on_trial), (Some(17), Some(17)));
+        let reverted = choose(&on_trial.record, &claim(Some(16), None), accept);
+        assert_eq!((reverted.in_use, reverted.record.on_trial), (Some(16), None));
 
         let again = choose(&reverted.record, &claim(Some(16), Some(17)), accept);
 
-        assert_eq!(again.refused, Some((17, Refused::Older { last: 17 })));
+        assert_eq!(again.refused, Some((17, RefusedClaim::Older { last: 17 })));
         assert_eq!((again.in_use, again.record), (None, reverted.record));
     }
 
     #[test]
     fn an_empty_or_refused_claim_changes_nothing() {
         let own =
-            BoxRecord { last: 17, confirmed: Some(16), tried: Some(17), ..BoxRecord::default() };
+            BoxRecord { last: 17, confirmed: Some(16), on_trial: Some(17), ..BoxRecord::default() };
         let refuse = |_, _| Err("not signed");
         let expected = |refused| BundleChoice { record: own.clone(), in_use: None, refused };
         assert_eq!(choose(&own, &claim(None, None), refuse), expected(None));
-        let older = Some((3, Refused::Older { last: 17 }));
+        let older = Some((3, RefusedClaim::Older { last: 17 }));
         assert_eq!(choose(&own, &claim(Some(3), None), refuse), expected(older));
-        let not_signed = Some((18, Refused::NotAccepted("not signed")));
+        let not_signed = Some((18, RefusedClaim::NotAccepted("not signed")));
         assert_eq!(choose(&own, &claim(Some(18), None), refuse), expected(not_signed.clone()));
         assert_eq!(choose(&own, &claim(Some(16), Some(18)), refuse), expected(not_signed));
     }

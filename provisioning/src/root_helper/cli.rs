@@ -30,9 +30,9 @@ const EXIT_OK: u8 = 0;
 const EXIT_NEGATIVE: u8 = 1;
 
 /// Runs of `apply` in one call: the gateway's user may change the record for ever.
-const MAX_RUNS: usize = 8;
+const MAX_APPLY_RUNS: usize = 8;
 /// Time between two looks at what the gateway does with a bundle.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Directory in that of the box where a stick is mounted.
 const MOUNT_POINT: &str = "stick";
 
@@ -206,6 +206,7 @@ fn open_state(dirs: &BoxDirs) -> Result<StateFiles, HelperError> {
 
 fn load(options: &BoxLoadOptions) -> Result<u8, HelperError> {
     let state = open_state(&options.dirs)?;
+    RunDir::open(&options.dirs.run_dir)?;
     let limit = MAX_BUNDLE_BYTES as u64;
     // The person names the file, so a link is followed; it is opened once and read once.
     let bytes = crate::regular_file::read(&options.bundle, limit)
@@ -243,12 +244,13 @@ fn stick(options: &StickOptions) -> Result<u8, HelperError> {
     let mounted_at = mounted.as_ref().map(|(_, path)| path);
     // The command line has either.
     let Some(path) = mounted_at.or(options.dir.as_ref()) else { return Ok(EXIT_NEGATIVE) };
+    let run_dir = RunDir::open(&dirs.run_dir)?;
     let (report, enrolment) = serve_stick(options, path)?;
     report.lines.iter().for_each(|line| say(line));
     if let Some((mounted, _)) = &mounted {
         mounted.make_writable()?;
     }
-    let status = RunDir::open(&dirs.run_dir)?.status();
+    let status = run_dir.status();
     let stick = OpenDir::open(path).map_err(HelperError::io("use", path.display()))?;
     write_files(&stick, &enrolment, &report, status.as_deref())?;
     // Closed first: an open directory keeps the stick busy.
@@ -289,7 +291,7 @@ fn serve_stick(
 fn wait_for_gateway(state: &StateFiles, limit: Duration, report: &mut StickReport) {
     let until = Instant::now() + limit;
     while state.has_inbox() && Instant::now() < until {
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
     if state.has_inbox() {
         let line = "the gateway has not taken the bundle yet: does edge-gateway.service run?";
@@ -325,7 +327,7 @@ fn apply_with(
     };
     let mut code = EXIT_OK;
     let mut text = String::new();
-    for _ in 0..MAX_RUNS {
+    for _ in 0..MAX_APPLY_RUNS {
         let before = state.record().ok();
         let services = services.as_slice();
         let mut reconciler = Reconciler { storage: &mut storage, reloader, keys: &keys, services };

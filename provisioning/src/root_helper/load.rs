@@ -1,11 +1,11 @@
 //! A person brings a bundle: it is verified, and put where the gateway takes it.
 
-use super::box_contents::{BoxContents, Requirements};
+use super::box_contents::BoxContents;
 use super::box_dir::{BoxFiles, BoxStorage as _, RECORD, TRUSTED};
 use super::box_record::BoxRecord;
 use super::gateway_state::StateFiles;
 use super::sentence::{HelperError, Refusal};
-use crate::bundle::{BundleSource, SigningKeys};
+use crate::bundle::{BundleSource, SigningKeys, VerifyPolicy};
 use crate::enrolment::BoxKeys;
 
 /// What a box knows when a person brings bundles.
@@ -33,13 +33,14 @@ impl<'a> Loader<'a> {
     /// Verifies a bundle, as one that a person brings. A box that has had none trusts the keys of
     /// this one.
     pub(super) fn verify(&self, bytes: &[u8]) -> Result<BoxContents, Refusal> {
-        let requirements = Requirements {
+        let policy = VerifyPolicy {
             keys: self.trusted.as_ref(),
             gateway: self.record.gateway.as_deref(),
-            last: Some(self.record.last),
+            tunnel_public_key: None,
+            last_counter: Some(self.record.last),
             source: BundleSource::ByHand,
         };
-        BoxContents::open(bytes, &requirements, self.keys)
+        BoxContents::open(bytes, &policy, self.keys)
     }
 
     /// Puts a verified bundle where the gateway takes it. The first one gives the box its name and
@@ -57,7 +58,7 @@ impl<'a> Loader<'a> {
         }
         let record = BoxRecord {
             gateway: Some(contents.gateway.clone()),
-            brought: Some(contents.counter),
+            loaded_by_hand: Some(contents.counter),
             ..self.record
         };
         let write = self.files.write(RECORD, &record.to_string());

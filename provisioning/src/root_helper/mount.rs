@@ -15,7 +15,8 @@ use super::sentence::HelperError;
 /// code of the kernel.
 const FILE_SYSTEMS: [&str; 2] = ["vfat", "exfat"];
 
-const SAFE: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+const STICK_MOUNT_FLAGS: MountFlags =
+    MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
 /// A mounted stick; unmounted when it is dropped.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl MountedStick {
         let unknown = "the kernel knows neither FAT nor exFAT: load the module vfat";
         let mut result = Err(io::Error::new(ErrorKind::Unsupported, unknown));
         for file_system in FILE_SYSTEMS {
-            let flags = SAFE.union(MountFlags::RDONLY);
+            let flags = STICK_MOUNT_FLAGS.union(MountFlags::RDONLY);
             match mount(device, path, file_system, flags, None) {
                 Ok(()) => return Ok(Self { path: path.to_owned() }),
                 // A kernel without exfat must not hide why vfat failed.
@@ -49,7 +50,8 @@ impl MountedStick {
     /// Makes the stick writable.
     pub(super) fn make_writable(&self) -> Result<(), HelperError> {
         let error = HelperError::io("write", "the stick");
-        mount_remount(&self.path, SAFE, CString::default()).map_err(|errno| error(errno.into()))
+        mount_remount(&self.path, STICK_MOUNT_FLAGS, CString::default())
+            .map_err(|errno| error(errno.into()))
     }
 
     /// Unmounts the stick: everything is on it when this returns.

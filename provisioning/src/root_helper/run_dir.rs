@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
 
-use super::apply::Applied;
+use super::apply::ApplyReport;
 use super::box_dir::remove_tree;
 use super::open_dir::{FileOwner, OpenDir};
 use super::sentence::HelperError;
@@ -30,19 +30,27 @@ pub(super) struct RunDir {
 }
 
 impl RunDir {
-    /// Opens the directory, and makes it if it is missing.
+    /// Opens the directory, and makes it if it is missing. It tells the gateway that this program
+    /// decrypts the secrets of its bundles, so it has to be there before the gateway takes one.
     pub(super) fn open(path: &Path) -> Result<Self, HelperError> {
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
-        let dir = made.and_then(|()| OpenDir::open(path));
+        let is_new = !path.exists();
+        let made = DirBuilder::new().recursive(true).create(path);
+        let dir = made.and_then(|()| {
+            if is_new {
+                // Not as the umask of a person's shell says.
+                fs::set_permissions(path, Permissions::from_mode(0o755))?;
+            }
+            OpenDir::open(path)
+        });
         let dir = dir.map_err(HelperError::io("use", path.display()))?;
         Ok(Self { path: path.to_owned(), dir })
     }
 
     /// Gives the gateway what was applied. The secrets come last: when they are there, the network
     /// is in use.
-    pub(super) fn hand_over(&self, applied: &Applied, owner: FileOwner) -> io::Result<()> {
+    pub(super) fn hand_over(&self, applied: &ApplyReport, owner: FileOwner) -> io::Result<()> {
         let known: Vec<_> =
-            [applied.record.confirmed, applied.record.tried].into_iter().flatten().collect();
+            [applied.record.confirmed, applied.record.on_trial].into_iter().flatten().collect();
         let refused = applied.refused.as_ref();
         self.keep(&known, refused.map(|(counter, _)| *counter))?;
         self.put_status(&applied.to_string())?;

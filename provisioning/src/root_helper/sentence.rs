@@ -101,7 +101,7 @@ pub(super) enum HelperError {
 #[derive(Debug)]
 pub(super) enum NetworkOutcome {
     /// No bundle has brought a network.
-    LeftAlone,
+    NotManaged,
     /// A bundle has one, but no service that this program knows manages the network.
     NoService,
     /// The bundle has no files for the service that runs here.
@@ -141,20 +141,24 @@ impl NetworkOutcome {
 impl fmt::Display for NetworkOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LeftAlone => f.write_str("left alone: no bundle has brought one"),
+            Self::NotManaged => f.write_str("not managed: no bundle has brought one"),
             Self::NoService => f.write_str(
-                "left alone: neither NetworkManager nor systemd-networkd runs here; set it up by \
+                "not managed: neither NetworkManager nor systemd-networkd runs here; set it up by \
                  hand, or name one with --manager",
             ),
             Self::NoFiles(service) => {
-                write!(f, "as before the bundles: this one has no file for {service}")
+                write!(
+                    f,
+                    "restored to the state before the first bundle: this one has no file for \
+                     {service}"
+                )
             }
             Self::InUse { bundle, service } => {
                 write!(f, "of bundle {bundle}, by {service}")
             }
             Self::NotStarted { service, error } => write!(
                 f,
-                "in use, but a connection has not started, and {service} tries on: {error}; check \
+                "in use, but a connection is not up yet; {service} keeps trying: {error}; check \
                  its cable or SIM card"
             ),
             Self::NotInstalled(error) => write!(f, "not installed: {error}"),

@@ -37,7 +37,7 @@ pub(super) struct StickReport {
 }
 
 /// A bundle that may be loaded.
-struct Acceptable {
+struct StickBundle {
     name: String,
     bytes: Vec<u8>,
     contents: BoxContents,
@@ -63,10 +63,10 @@ pub(super) fn load_newest(
     let is_bundle = |name: &&std::ffi::OsString| {
         name.to_string_lossy().to_ascii_lowercase().starts_with(BUNDLE_PREFIX)
     };
-    let mut newest: Option<Acceptable> = None;
+    let mut newest: Option<StickBundle> = None;
     for (at, name) in names.iter().filter(is_bundle).enumerate() {
         if at == MAX_BUNDLES {
-            report.refuse(format!("only {MAX_BUNDLES} bundles of a stick are looked at"));
+            report.refuse(format!("only the first {MAX_BUNDLES} bundles on a stick are checked"));
             break;
         }
         let Some(found) = report.look_at(stick, name, &loader) else { continue };
@@ -107,7 +107,7 @@ impl StickReport {
         stick: &OpenDir,
         name: &OsStr,
         loader: &Loader<'_>,
-    ) -> Option<Acceptable> {
+    ) -> Option<StickBundle> {
         let shown = shown_name(name);
         let bytes = match stick.read_os(name, MAX_BUNDLE_BYTES) {
             Ok(bytes) => bytes,
@@ -122,7 +122,7 @@ impl StickReport {
             }
         };
         match loader.verify(&bytes) {
-            Ok(contents) => Some(Acceptable { name: shown, bytes, contents }),
+            Ok(contents) => Some(StickBundle { name: shown, bytes, contents }),
             Err(refusal @ Refusal::Bundle(BundleError::SameCounter { .. })) => {
                 self.lines.push(format!("{shown}: {refusal}"));
                 None
@@ -136,11 +136,11 @@ impl StickReport {
 
     fn load(
         &mut self,
-        found: Acceptable,
+        found: StickBundle,
         loader: Loader<'_>,
         state: &StateFiles,
     ) -> Result<(), HelperError> {
-        let Acceptable { name, bytes, contents } = found;
+        let StickBundle { name, bytes, contents } = found;
         loader.put(&bytes, &contents, state)?;
         self.loaded = Some(contents.counter);
         self.lines.push(format!("{name}: bundle {} was loaded", contents.counter));

@@ -89,12 +89,12 @@ impl<'a> BundleDraft<'a> {
 }
 
 /// Returns the text of the gateway's record.
-fn record_text(confirmed: Option<(char, u64)>, tried: Option<(char, u64)>) -> String {
+fn record_text(confirmed: Option<(char, u64)>, on_trial: Option<(char, u64)>) -> String {
     let mut text = "last = 99\n".to_owned();
     if let Some((slot, counter)) = confirmed {
         text += &format!("[confirmed]\nslot = \"{slot}\"\ncounter = {counter}\n");
     }
-    if let Some((slot, counter)) = tried {
+    if let Some((slot, counter)) = on_trial {
         text += &format!(
             "[tried]\nslot = \"{slot}\"\ncounter = {counter}\norigin = \"by-hand\"\nstarts = 1\n"
         );

@@ -17,13 +17,13 @@ pub struct Evidence {
     pub set: bool,
     /// The broker has acknowledged the status with the counter of this bundle.
     pub status: bool,
-    /// The manifest of this very bundle was fetched again.
-    pub manifest: bool,
+    /// This bundle was fetched again.
+    pub bundle_refetched: bool,
 }
 
 /// Something that a bundle on trial has not reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Missing {
+pub enum MissingEvidence {
     /// The tunnel is not up.
     Tunnel,
     /// The broker has not accepted the connection.
@@ -34,27 +34,27 @@ pub enum Missing {
     Set,
     /// The broker has not acknowledged the status.
     Status,
-    /// The manifest was not fetched.
-    Manifest,
+    /// The bundle was not fetched again.
+    Refetch,
 }
 
 impl Evidence {
     /// Returns what was not reached, in the order in which it is reached. Nothing behind the first
     /// of it says more, except that both subscriptions may be refused.
     #[must_use]
-    pub fn missing(&self) -> Vec<Missing> {
+    pub fn missing(&self) -> Vec<MissingEvidence> {
         let all = [
-            (self.tunnel, Missing::Tunnel),
-            (self.broker, Missing::Broker),
-            (self.offer, Missing::Offer),
-            (self.set, Missing::Set),
-            (self.status, Missing::Status),
-            (self.manifest, Missing::Manifest),
+            (self.tunnel, MissingEvidence::Tunnel),
+            (self.broker, MissingEvidence::Broker),
+            (self.offer, MissingEvidence::Offer),
+            (self.set, MissingEvidence::Set),
+            (self.status, MissingEvidence::Status),
+            (self.bundle_refetched, MissingEvidence::Refetch),
         ];
         let mut missing: Vec<_> =
             all.into_iter().filter(|(is_reached, _)| !is_reached).map(|(_, what)| what).collect();
         let reported = match missing.as_slice() {
-            [Missing::Offer, Missing::Set, ..] => 2,
+            [MissingEvidence::Offer, MissingEvidence::Set, ..] => 2,
             _ => 1,
         };
         missing.truncate(reported);
@@ -62,7 +62,7 @@ impl Evidence {
     }
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for MissingEvidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tunnel => "the tunnel did not come up: check the hub, its key and the network",
@@ -78,7 +78,7 @@ impl fmt::Display for Missing {
                 "the broker did not grant the subscription to `set`: check its access list"
             }
             Self::Status => "the broker did not acknowledge the status: check its access list",
-            Self::Manifest => "the bundle could not be fetched again: check `[bundle] url`",
+            Self::Refetch => "the bundle could not be fetched again: check `[bundle] url`",
         })
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use thiserror::Error;
 use toml::{Table, Value};
 
-use super::{TrialOrigin, TrialSlot};
+use super::TrialSlot;
+use crate::bundle::BundleSource;
 
 /// Maximum length of a reason.
 const MAX_REASON: usize = 1000;
@@ -18,31 +19,31 @@ pub struct TrialRecord {
     /// The last confirmed bundle: where it is, and its counter.
     pub confirmed: Option<(TrialSlot, u64)>,
     /// The bundle on trial.
-    pub tried: Option<TriedBundle>,
-    /// The last bundle that was taken back.
-    pub reverted: Option<Reverted>,
+    pub on_trial: Option<BundleOnTrial>,
+    /// The last bundle that was rolled back.
+    pub reverted: Option<RevertedBundle>,
     /// Largest counter of all bundles that were here.
     pub(super) last: u64,
 }
 
 /// A bundle on trial.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TriedBundle {
+pub struct BundleOnTrial {
     /// Where it is.
     pub slot: TrialSlot,
     /// Its counter.
     pub counter: u64,
     /// How it came.
-    pub origin: TrialOrigin,
+    pub source: BundleSource,
     /// How often it was started.
     pub starts: u32,
     /// How long it has run, as far as it is recorded.
-    pub used: Duration,
+    pub run_time: Duration,
 }
 
-/// A bundle that was taken back.
+/// A bundle that was rolled back.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Reverted {
+pub struct RevertedBundle {
     /// Its counter, which is never taken again.
     pub counter: u64,
     /// Why, as a sentence for people.
@@ -64,8 +65,8 @@ impl TrialRecord {
     /// Returns the slot whose content nothing needs.
     pub(super) fn free_slot(&self) -> TrialSlot {
         // Without a confirmed bundle the one on trial is in use until the next one is whole.
-        let tried = self.tried.as_ref().map(|tried| tried.slot);
-        match self.confirmed.map(|(slot, _)| slot).or(tried) {
+        let on_trial = self.on_trial.as_ref().map(|on_trial| on_trial.slot);
+        match self.confirmed.map(|(slot, _)| slot).or(on_trial) {
             Some(TrialSlot::A) => TrialSlot::B,
             Some(TrialSlot::B) | None => TrialSlot::A,
         }
@@ -78,12 +79,16 @@ impl fmt::Display for TrialRecord {
         if let Some((slot, counter)) = self.confirmed {
             writeln!(f, "[confirmed]\nslot = \"{slot}\"\ncounter = {counter}")?;
         }
-        if let Some(TriedBundle { slot, counter, origin, starts, used }) = &self.tried {
-            let used = used.as_millis();
+        if let Some(BundleOnTrial { slot, counter, source, starts, run_time }) = &self.on_trial {
+            let run_time = run_time.as_millis();
             writeln!(f, "[tried]\nslot = \"{slot}\"\ncounter = {counter}")?;
-            writeln!(f, "origin = \"{origin}\"\nstarts = {starts}\nused_ms = {used}")?;
+            writeln!(
+                f,
+                "origin = \"{}\"\nstarts = {starts}\nused_ms = {run_time}",
+                source_word(*source)
+            )?;
         }
-        if let Some(Reverted { counter, reason }) = &self.reverted {
+        if let Some(RevertedBundle { counter, reason }) = &self.reverted {
             let reason: String = reason.chars().take(MAX_REASON).collect();
             writeln!(f, "[reverted]\ncounter = {counter}\nreason = {}", Value::from(reason))?;
         }
@@ -103,36 +108,35 @@ impl FromStr for TrialRecord {
         };
         let confirmed = section("confirmed")?
             .map(|table| Ok::<_, TrialRecordError>((slot(table)?, number(table, "counter")?)));
-        let tried = section("tried")?.map(|table| {
+        let on_trial = section("tried")?.map(|table| {
             let starts = u32::try_from(number(table, "starts")?).map_err(|_| TrialRecordError)?;
-            Ok::<_, TrialRecordError>(TriedBundle {
+            Ok::<_, TrialRecordError>(BundleOnTrial {
                 slot: slot(table)?,
                 counter: number(table, "counter")?,
-                origin: origin(table)?,
+                source: source(table)?,
                 starts,
-                used: Duration::from_millis(number(table, "used_ms")?),
+                run_time: Duration::from_millis(number(table, "used_ms")?),
             })
         });
         let reverted = section("reverted")?.map(|table| {
             let reason = table.get("reason").and_then(Value::as_str).ok_or(TrialRecordError)?;
             let counter = number(table, "counter")?;
-            Ok::<_, TrialRecordError>(Reverted { counter, reason: reason.to_owned() })
+            Ok::<_, TrialRecordError>(RevertedBundle { counter, reason: reason.to_owned() })
         });
         Ok(Self {
             confirmed: confirmed.transpose()?,
-            tried: tried.transpose()?,
+            on_trial: on_trial.transpose()?,
             reverted: reverted.transpose()?,
             last: number(&root, "last")?,
         })
     }
 }
 
-impl fmt::Display for TrialOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ByHand => "by-hand",
-            Self::Offered => "offered",
-        })
+/// Returns the word of `origin`.
+const fn source_word(source: BundleSource) -> &'static str {
+    match source {
+        BundleSource::ByHand => "by-hand",
+        BundleSource::Pulled => "offered",
     }
 }
 
@@ -153,10 +157,10 @@ fn slot(table: &Table) -> Result<TrialSlot, TrialRecordError> {
     }
 }
 
-fn origin(table: &Table) -> Result<TrialOrigin, TrialRecordError> {
+fn source(table: &Table) -> Result<BundleSource, TrialRecordError> {
     match table.get("origin").and_then(Value::as_str) {
-        Some("by-hand") => Ok(TrialOrigin::ByHand),
-        Some("offered") => Ok(TrialOrigin::Offered),
+        Some("by-hand") => Ok(BundleSource::ByHand),
+        Some("offered") => Ok(BundleSource::Pulled),
         _ => Err(TrialRecordError),
     }
 }

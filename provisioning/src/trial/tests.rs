@@ -5,10 +5,16 @@ use proptest::prelude::*;
 
 use super::*;
 
-const BY_HAND: TrialOrigin = TrialOrigin::ByHand;
+const BY_HAND: BundleSource = BundleSource::ByHand;
 const LIMIT: Duration = Duration::from_secs(600);
-const ALL: Evidence =
-    Evidence { tunnel: true, broker: true, offer: true, set: true, status: true, manifest: true };
+const ALL: Evidence = Evidence {
+    tunnel: true,
+    broker: true,
+    offer: true,
+    set: true,
+    status: true,
+    bundle_refetched: true,
+};
 
 /// A disk whose power fails after a number of steps. A write of a slot is two steps: in between,
 /// half of it is there. A record is replaced in one.
@@ -72,8 +78,8 @@ impl TrialStorage for Disk {
     }
 }
 
-fn open(disk: &Disk) -> Trials<Disk> {
-    Trials::open(disk.clone(), LIMIT).unwrap()
+fn open(disk: &Disk) -> BundleTrial<Disk> {
+    BundleTrial::open(disk.clone(), LIMIT).unwrap()
 }
 
 fn content(counter: u64) -> Vec<u8> {
@@ -81,10 +87,10 @@ fn content(counter: u64) -> Vec<u8> {
 }
 
 /// Returns the bundle in use; panics if it is not whole.
-fn bundle_in_use(trials: &Trials<Disk>) -> Option<Vec<u8>> {
+fn bundle_in_use(trials: &BundleTrial<Disk>) -> Option<Vec<u8>> {
     let slot = match trials.in_use() {
-        InUse::Nothing => return None,
-        InUse::Confirmed(slot) | InUse::OnTrial { slot, .. } => slot,
+        BundleInUse::Nothing => return None,
+        BundleInUse::Confirmed(slot) | BundleInUse::OnTrial { slot, .. } => slot,
     };
     Some(trials.storage().slot(slot))
 }
@@ -113,21 +119,21 @@ fn a_bundle_is_confirmed_when_everything_is_reached() {
         |evidence| evidence.offer = true,
         |evidence| evidence.set = true,
         |evidence| evidence.status = true,
-        |evidence| evidence.manifest = true,
+        |evidence| evidence.bundle_refetched = true,
     ];
     for reach in reached {
-        assert_eq!(trials.judge(&evidence, Duration::from_secs(599)), Verdict::Wait);
-        assert!(matches!(trials.judge(&evidence, LIMIT), Verdict::Revert(_)));
+        assert_eq!(trials.judge(&evidence, Duration::from_secs(599)), TrialDecision::Wait);
+        assert!(matches!(trials.judge(&evidence, LIMIT), TrialDecision::Revert(_)));
         reach(&mut evidence);
     }
-    assert_eq!(trials.judge(&evidence, LIMIT), Verdict::Confirm, "in the last moment");
+    assert_eq!(trials.judge(&evidence, LIMIT), TrialDecision::Confirm, "in the last moment");
     trials.confirm().unwrap();
-    assert_eq!(open(&disk).in_use(), InUse::Confirmed(TrialSlot::B));
+    assert_eq!(open(&disk).in_use(), BundleInUse::Confirmed(TrialSlot::B));
     assert_eq!(bundle_in_use(&open(&disk)), Some(content(2)));
 }
 
 #[test]
-fn a_bundle_that_loses_the_hub_is_taken_back_and_never_tried_again() {
+fn a_bundle_that_loses_the_hub_is_rolled_back_and_never_tried_again() {
     let disk = with_confirmed(1);
     let mut trials = open(&disk);
     trials.stage(&content(2), 2, BY_HAND).unwrap();
@@ -137,11 +143,13 @@ fn a_bundle_that_loses_the_hub_is_taken_back_and_never_tried_again() {
         trials.add_running_time(Duration::from_secs(250)).unwrap();
         trials = open(&disk);
     }
-    let left = Some(Duration::from_secs(100));
-    assert_eq!(trials.in_use(), InUse::OnTrial { slot: TrialSlot::B, left });
+    let time_left = Some(Duration::from_secs(100));
+    assert_eq!(trials.in_use(), BundleInUse::OnTrial { slot: TrialSlot::B, time_left });
     let none = Evidence::default();
-    assert_eq!(trials.judge(&none, Duration::from_secs(99)), Verdict::Wait);
-    let Verdict::Revert(reason) = trials.judge(&none, Duration::from_secs(100)) else { panic!() };
+    assert_eq!(trials.judge(&none, Duration::from_secs(99)), TrialDecision::Wait);
+    let TrialDecision::Revert(reason) = trials.judge(&none, Duration::from_secs(100)) else {
+        panic!()
+    };
     let reason = trials.revert(reason).unwrap();
     assert_eq!(
         reason.to_string(),
@@ -173,18 +181,18 @@ fn crashes_and_power_cuts_count_as_starts() {
 fn the_first_bundle_is_tried_for_ever_and_the_next_one_may_replace_it() {
     let disk = Disk::default();
     let mut trials = open(&disk);
-    assert_eq!((trials.in_use(), trials.start().unwrap()), (InUse::Nothing, None));
+    assert_eq!((trials.in_use(), trials.start().unwrap()), (BundleInUse::Nothing, None));
     trials.stage(&content(1), 1, BY_HAND).unwrap();
     for _ in 0..100 {
         assert_eq!(open(&disk).start().unwrap(), None);
     }
     let mut trials = open(&disk);
-    assert_eq!(trials.judge(&Evidence::default(), LIMIT * 1000), Verdict::Wait);
+    assert_eq!(trials.judge(&Evidence::default(), LIMIT * 1000), TrialDecision::Wait);
     trials.revert(RevertReason::TooManyStarts).unwrap();
-    assert_eq!(trials.in_use(), InUse::OnTrial { slot: TrialSlot::A, left: None });
+    assert_eq!(trials.in_use(), BundleInUse::OnTrial { slot: TrialSlot::A, time_left: None });
     // A person brings another one.
     trials.stage(&content(2), 2, BY_HAND).unwrap();
-    assert_eq!(trials.in_use(), InUse::OnTrial { slot: TrialSlot::B, left: None });
+    assert_eq!(trials.in_use(), BundleInUse::OnTrial { slot: TrialSlot::B, time_left: None });
     trials.confirm().unwrap();
     assert_eq!(bundle_in_use(&open(&disk)), Some(content(2)));
 }
@@ -200,7 +208,7 @@ fn one_bundle_is_on_trial_at_a_time() {
 
 /// Stages a bundle and ends its trial; stops at the power cut.
 fn change(disk: &Disk, is_good: bool) -> Result<(), TrialError<PowerCut>> {
-    let mut trials = Trials::open(disk.clone(), LIMIT)?;
+    let mut trials = BundleTrial::open(disk.clone(), LIMIT)?;
     if trials.record().last_counter() < 3 {
         trials.stage(&content(3), 3, BY_HAND)?;
     }
@@ -208,7 +216,7 @@ fn change(disk: &Disk, is_good: bool) -> Result<(), TrialError<PowerCut>> {
     trials.add_running_time(Duration::from_secs(30))?;
     if is_good {
         trials.confirm()?;
-    } else if let Verdict::Revert(reason) = trials.judge(&Evidence::default(), LIMIT) {
+    } else if let TrialDecision::Revert(reason) = trials.judge(&Evidence::default(), LIMIT) {
         trials.revert(reason)?;
     }
     Ok(())
@@ -225,7 +233,7 @@ fn at_every_power_cut_the_old_bundle_or_the_new_one_is_in_use_and_whole() {
             disk.0.borrow_mut().steps_left = None;
             let found = bundle_in_use(&open(&disk)).unwrap();
             assert!([content(2), content(3)].contains(&found), "step {cuts}");
-            // With power again, the change is made or taken back as if nothing had happened.
+            // With power again, the change is made or rolled back as if nothing had happened.
             change(&disk, is_good).unwrap();
             assert_eq!(bundle_in_use(&open(&disk)).unwrap(), last, "step {cuts}");
             if !is_cut {
@@ -269,7 +277,7 @@ fn a_slot_that_the_disk_may_use_is_not_written() {
 }
 
 #[test]
-fn a_bundle_is_taken_back_though_the_disk_is_full() {
+fn a_bundle_is_rolled_back_though_the_disk_is_full() {
     let disk = with_confirmed(1);
     let mut trials = open(&disk);
     trials.stage(&content(2), 2, BY_HAND).unwrap();
@@ -287,26 +295,26 @@ fn a_bundle_is_taken_back_though_the_disk_is_full() {
 fn a_box_with_a_damaged_record_takes_the_bundle_that_a_person_brings() {
     let disk = with_confirmed(2);
     disk.0.borrow_mut().record = Some("[confirmed]\nslot = \"c\"\n".to_owned());
-    let damaged = Trials::open(disk.clone(), LIMIT).unwrap_err();
+    let damaged = BundleTrial::open(disk.clone(), LIMIT).unwrap_err();
     assert!(damaged.to_string().contains("bring the newest bundle by hand"), "{damaged}");
-    let mut trials = Trials::renew(disk.clone(), LIMIT);
-    assert_eq!(trials.in_use(), InUse::Nothing);
+    let mut trials = BundleTrial::renew(disk.clone(), LIMIT);
+    assert_eq!(trials.in_use(), BundleInUse::Nothing);
     trials.stage(&content(2), 2, BY_HAND).unwrap();
     assert_eq!(bundle_in_use(&open(&disk)), Some(content(2)));
 }
 
 #[test]
 fn what_is_missing_is_named_without_what_follows_from_it() {
-    assert_eq!(Evidence::default().missing(), [Missing::Tunnel]);
+    assert_eq!(Evidence::default().missing(), [MissingEvidence::Tunnel]);
     let no_broker = Evidence { tunnel: true, ..Evidence::default() };
-    assert_eq!(no_broker.missing(), [Missing::Broker]);
+    assert_eq!(no_broker.missing(), [MissingEvidence::Broker]);
     let no_rights = Evidence { offer: false, set: false, ..ALL };
-    assert_eq!(no_rights.missing(), [Missing::Offer, Missing::Set]);
+    assert_eq!(no_rights.missing(), [MissingEvidence::Offer, MissingEvidence::Set]);
     // What comes after it was not tried.
-    let no_offer = Evidence { offer: false, status: false, manifest: false, ..ALL };
-    assert_eq!(no_offer.missing(), [Missing::Offer]);
-    let no_status = Evidence { status: false, manifest: false, ..ALL };
-    assert_eq!(no_status.missing(), [Missing::Status]);
+    let no_offer = Evidence { offer: false, status: false, bundle_refetched: false, ..ALL };
+    assert_eq!(no_offer.missing(), [MissingEvidence::Offer]);
+    let no_status = Evidence { status: false, bundle_refetched: false, ..ALL };
+    assert_eq!(no_status.missing(), [MissingEvidence::Status]);
     assert_eq!(ALL.missing(), []);
 }
 
@@ -354,8 +362,8 @@ proptest! {
                 Step::Run(seconds) => trials.add_running_time(Duration::from_secs(seconds)),
                 Step::Confirm => trials.confirm(),
                 Step::Judge => match trials.judge(&Evidence::default(), LIMIT) {
-                    Verdict::Revert(reason) => trials.revert(reason).map(|_| ()),
-                    Verdict::Confirm | Verdict::Wait => Ok(()),
+                    TrialDecision::Revert(reason) => trials.revert(reason).map(|_| ()),
+                    TrialDecision::Confirm | TrialDecision::Wait => Ok(()),
                 },
                 Step::Cut(steps) => {
                     disk.0.borrow_mut().steps_left = Some(steps);
@@ -377,8 +385,8 @@ proptest! {
             }
             for trials in [&trials, &open(&disk)] {
                 let record = trials.record();
-                let tried = record.tried.as_ref().map(|tried| tried.counter);
-                let counter = tried.or_else(|| record.confirmed.map(|(_, counter)| counter));
+                let on_trial = record.on_trial.as_ref().map(|on_trial| on_trial.counter);
+                let counter = on_trial.or_else(|| record.confirmed.map(|(_, counter)| counter));
                 prop_assert_eq!(bundle_in_use(trials), counter.map(content));
                 prop_assert!(counter <= Some(record.last_counter()));
             }
@@ -390,18 +398,20 @@ proptest! {
     #[test]
     fn a_record_comes_back(
         confirmed in prop::option::of((any::<bool>(), 1..u64::from(u32::MAX))),
-        tried in prop::option::of((any::<bool>(), 1..u64::from(u32::MAX), any::<u32>(), 0..1_000_000_u64)),
+        on_trial in prop::option::of(
+            (any::<bool>(), 1..u64::from(u32::MAX), any::<u32>(), 0..1_000_000_u64)
+        ),
         reverted in prop::option::of((1..u64::from(u32::MAX), ".{0,80}")),
         last in 0..u64::from(u32::MAX),
     ) {
         let slot = |first| if first { TrialSlot::A } else { TrialSlot::B };
         let record = TrialRecord {
             confirmed: confirmed.map(|(first, counter)| (slot(first), counter)),
-            tried: tried.map(|(first, counter, starts, used)| TriedBundle {
-                origin: if first { BY_HAND } else { TrialOrigin::Offered },
-                slot: slot(first), counter, starts, used: Duration::from_millis(used),
+            on_trial: on_trial.map(|(first, counter, starts, run_time)| BundleOnTrial {
+                source: if first { BY_HAND } else { BundleSource::Pulled },
+                slot: slot(first), counter, starts, run_time: Duration::from_millis(run_time),
             }),
-            reverted: reverted.map(|(counter, reason)| Reverted { counter, reason }),
+            reverted: reverted.map(|(counter, reason)| RevertedBundle { counter, reason }),
             last,
         };
         prop_assert_eq!(record.to_string().parse::<TrialRecord>(), Ok(record));

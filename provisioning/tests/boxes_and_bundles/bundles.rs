@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use jiff::{Timestamp, ToSpan as _};
-use provisioning::bundle::{Acceptance, BundleError, BundleSource, verify};
+use provisioning::bundle::{BundleError, BundleSource, VerifyPolicy, verify};
 use provisioning::enrolment::Enrolment;
 use provisioning::office::authority;
 use provisioning::office::build::BuiltSite;
@@ -49,12 +49,12 @@ fn a_change_gets_the_next_number_and_older_bundles_are_refused() {
     let site = fs::read_to_string(office.path("sites/amsterdam-01.toml")).unwrap();
     assert!(site.contains("counter = 2\n") && site.contains("# inside the tunnel"), "{site}");
     let keys = office.keys();
-    let after = |counter| Acceptance { last_counter: Some(counter), ..own.acceptance(Some(&keys)) };
+    let after = |counter| VerifyPolicy { last_counter: Some(counter), ..own.policy(Some(&keys)) };
     assert!(verify(&office.bundle(), &after(1)).is_ok());
     let old = verify(&first, &after(2)).unwrap_err();
     assert_eq!(old, BundleError::OlderCounter { counter: 1, last: 2 });
     let other = TestBox::new();
-    let refused = verify(&first, &other.acceptance(None)).unwrap_err();
+    let refused = verify(&first, &other.policy(None)).unwrap_err();
     assert!(matches!(refused, BundleError::OtherBox { .. }), "{refused}");
     let told = office.done(&["verify", "out/bundles/edge-bundle-amsterdam-01.tar"]);
     assert!(told.contains("bundle 2 of amsterdam-01, secrets encrypted to the box"), "{told}");
@@ -73,8 +73,8 @@ fn the_same_content_gets_a_new_number_on_request() {
     let told = office.done(&["build", "--again", SITE]);
     assert!(told.contains("amsterdam-01: bundle 2"), "{told}");
     let keys = office.keys();
-    let acceptance = Acceptance { last_counter: Some(1), ..own.acceptance(Some(&keys)) };
-    assert!(verify(&office.bundle(), &acceptance).is_ok());
+    let policy = VerifyPolicy { last_counter: Some(1), ..own.policy(Some(&keys)) };
+    assert!(verify(&office.bundle(), &policy).is_ok());
     let told = office.done(&["build"]);
     assert!(told.contains("1 unchanged"), "{told}");
     // Without a site it would count every bundle of the fleet.
@@ -140,12 +140,12 @@ fn a_first_key_from_the_office_is_for_the_stick_and_the_first_contact_only() {
     assert!(!office.path("out/bundles/edge-bundle-amsterdam-01.tar").exists());
     let bytes = fs::read(&stick).unwrap();
     // The box has made a key of its own at its first start.
-    let blank = own.acceptance(None);
+    let blank = own.policy(None);
     let verified = verify(&bytes, &blank).unwrap();
     assert!(verified.bundle.has_clear_secrets());
     let first_key = Fleet::load(&office.dir.0).unwrap().site(SITE).unwrap().public_key.unwrap();
     let keys = office.keys();
-    let pulled = Acceptance { keys: Some(&keys), source: BundleSource::Pulled, ..blank };
+    let pulled = VerifyPolicy { keys: Some(&keys), source: BundleSource::Pulled, ..blank };
     assert_eq!(verify(&bytes, &pulled).unwrap_err(), BundleError::ClearSecrets);
     let old_password = office.secret("sites/amsterdam-01/mqtt.password.1");
 
@@ -271,7 +271,7 @@ fn a_new_password_is_at_the_hub_first_and_the_old_one_until_it_is_confirmed() {
     assert_eq!(users(), ["amsterdam-01.2", "amsterdam-01"]);
     office.done(&["build"]);
     let bundle = office.bundle();
-    let verified = verify(&bundle, &own.acceptance(None)).unwrap();
+    let verified = verify(&bundle, &own.policy(None)).unwrap();
     let toml = str::from_utf8(verified.bundle.files()["gateway.toml"]).unwrap();
     assert!(toml.contains("username = \"amsterdam-01.2\""), "{toml}");
     office.done(&["rotate", SITE, "--confirmed"]);
@@ -294,14 +294,14 @@ fn a_new_signing_key_is_trusted_by_boxes_that_missed_it() {
     let bundle = office.bundle();
     assert_ne!(bundle, old_bundle, "it shows the new list");
     // The box has loaded the bundle before.
-    let after = Acceptance { last_counter: Some(1), ..own.acceptance(Some(&first)) };
+    let after = VerifyPolicy { last_counter: Some(1), ..own.policy(Some(&first)) };
     let verified = verify(&bundle, &after).unwrap();
     assert_eq!(verified.keys.number(), 2);
     let told = office.done(&["build"]);
     assert!(told.contains("0 new bundles, 1 unchanged"), "{told}");
     let thief = office.refused(&["build", "--key", "secrets/stolen.key"]);
     assert!(thief.contains("no box takes what it signs"), "{thief}");
-    let old = verify(&old_bundle, &own.acceptance(Some(&verified.keys))).unwrap_err();
+    let old = verify(&old_bundle, &own.policy(Some(&verified.keys))).unwrap_err();
     assert!(old.to_string().contains("before the signing keys were replaced"), "{old}");
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::Timestamp;
-use provisioning::bundle::{Acceptance, BundleSource, SigningKeys, Verified, verify};
+use provisioning::bundle::{BundleSource, SigningKeys, Verified, VerifyPolicy, verify};
 use provisioning::enrolment::BoxKeys;
 use provisioning::office::build::{Build, BuildError, BuiltSite};
 use provisioning::office::certificates::Certificates;
@@ -58,7 +58,7 @@ impl TestBox {
     /// Loads a bundle as a box does: verifies it, decrypts the secrets, adds its own keys, and lets
     /// the gateway's code read the configuration. Returns the password.
     pub(crate) fn load(&self, bytes: &[u8], keys: Option<&SigningKeys>) -> String {
-        let Verified { bundle, .. } = verify(bytes, &self.acceptance(keys)).unwrap();
+        let Verified { bundle, .. } = verify(bytes, &self.policy(keys)).unwrap();
         let dir = self.dir.0.join("active");
         let _ = fs::remove_dir_all(&dir);
         let write = |name: &str, content: &[u8]| {
@@ -86,8 +86,8 @@ impl TestBox {
         fs::read_to_string(dir.join("secrets/mqtt.password")).unwrap_or_default().trim().to_owned()
     }
 
-    pub(crate) fn acceptance<'a>(&self, keys: Option<&'a SigningKeys>) -> Acceptance<'a> {
-        Acceptance {
+    pub(crate) fn policy<'a>(&self, keys: Option<&'a SigningKeys>) -> VerifyPolicy<'a> {
+        VerifyPolicy {
             keys,
             gateway: None,
             tunnel_public_key: Some(self.keys.tunnel_public_key()),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use provisioning::bundle::{Acceptance, SigningKey, SigningKeys, verify};
+use provisioning::bundle::{SigningKey, SigningKeys, VerifyPolicy, verify};
 use provisioning::office::fleet_signing::read_key_file;
 use provisioning::office::signing::{NewKey, Signer};
 
@@ -35,7 +35,7 @@ fn a_lost_or_stolen_offline_key_is_replaced() {
     assert_eq!(key(&office, "offline.key.old.1"), lost);
     office.done(&["build"]);
     let first = office.keys();
-    let after = Acceptance { last_counter: Some(1), ..own.acceptance(Some(&first)) };
+    let after = VerifyPolicy { last_counter: Some(1), ..own.policy(Some(&first)) };
     assert_eq!(verify(&office.bundle(), &after).unwrap().keys, list(&office, 2));
     // What it is for, and what the one before it is not for any more.
     let stolen = ["rotate", "--signing-key", "--key", "secrets/offline.key.old.1"];

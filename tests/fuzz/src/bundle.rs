@@ -1,11 +1,12 @@
-use provisioning::bundle::{Acceptance, Bundle, BundleSource, MANIFEST, is_member_name, verify};
+use provisioning::bundle::{Bundle, BundleSource, MANIFEST, VerifyPolicy, is_member_name, verify};
 
 /// A bundle as a box finds it on a stick, after a first byte of 0; otherwise what is signed in one,
-/// which no fuzzer could sign. What is read has one form only, so that it renders to the same bytes.
+/// which no fuzzer could sign. What is read has one form only, so that it renders to the same
+/// bytes.
 pub fn bundle(bytes: &[u8]) {
     let Some((kind, rest)) = bytes.split_first() else { return };
     if *kind == 0 {
-        let blank = Acceptance {
+        let blank = VerifyPolicy {
             keys: None,
             gateway: None,
             tunnel_public_key: None,
@@ -14,7 +15,7 @@ pub fn bundle(bytes: &[u8]) {
         };
         match verify(rest, &blank) {
             Ok(verified) => {
-                let known = Acceptance { keys: Some(&verified.keys), ..blank };
+                let known = VerifyPolicy { keys: Some(&verified.keys), ..blank };
                 assert!(verify(rest, &known).is_ok());
                 check(&verified.bundle);
             }

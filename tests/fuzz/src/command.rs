@@ -3,7 +3,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use gateway::codec;
-use gateway::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand, WriteOrder};
+use gateway::command::{CommandEffect, CommandProcessor, CommandTime, IncomingCommand, PlcOrder};
 use gateway::model::{UnixTime, Value};
 use provisioning::config::{self, Number, Plc, Tag, WritableValue};
 
@@ -21,24 +21,25 @@ pub fn command(bytes: &[u8]) {
     let is_set = |bit: u8| first & 1 << bit != 0;
     let wall = UnixTime::from_micros(1_796_119_200_000_000);
     let time = CommandTime { now: Instant::now(), wall, is_clock_set: is_set(2) };
-    let mut desk = CommandDesk::new(std::slice::from_ref(&*PLC), "hash", &[], time);
+    let mut command_processor =
+        CommandProcessor::new(std::slice::from_ref(&*PLC), "hash", &[], time);
     let incoming = IncomingCommand {
         plc: 0,
         payload,
-        asker: 1,
+        requester: 1,
         by: None,
         is_retained: is_set(0),
         may_be_old: is_set(1),
         expires_in: None,
     };
-    desk.on_command(incoming, &|_| None, time);
-    let mut effects: Vec<_> = std::iter::from_fn(|| desk.poll_effect()).collect();
+    command_processor.on_command(incoming, &|_| None, time);
+    let mut effects: Vec<_> = std::iter::from_fn(|| command_processor.poll_effect()).collect();
     let is_refused = !effects.is_empty();
-    while desk.take_batch(time.now).is_some() {
-        desk.on_batch_stored(time);
-        effects.extend(std::iter::from_fn(|| desk.poll_effect()));
+    while command_processor.take_batch(time.now).is_some() {
+        command_processor.on_batch_stored(time);
+        effects.extend(std::iter::from_fn(|| command_processor.poll_effect()));
     }
-    let orders: Vec<&WriteOrder> = effects.iter().filter_map(order_of).collect();
+    let orders: Vec<&PlcOrder> = effects.iter().filter_map(order_of).collect();
     let replies =
         effects.iter().filter(|effect| matches!(effect, CommandEffect::Reply { .. })).count();
     assert_eq!((replies, orders.len()), if is_refused { (1, 0) } else { (0, 1) });
@@ -50,7 +51,7 @@ pub fn command(bytes: &[u8]) {
     }
 }
 
-fn order_of(effect: &CommandEffect) -> Option<&WriteOrder> {
+fn order_of(effect: &CommandEffect) -> Option<&PlcOrder> {
     if let CommandEffect::Order(order) = effect { Some(order) } else { None }
 }
 

@@ -58,11 +58,23 @@ pub const DASHBOARD_SECONDS: Setting = Setting {
     default: "3",
     meaning: "Seconds for which the dashboard in Node-RED is watched after the broker was away.",
 };
+/// Directory of the Debian 13 that the containers boot.
+pub const DEBIAN: Setting = Setting {
+    name: "E2E_DEBIAN",
+    default: "`target/debian-13`",
+    meaning: "Directory with the Debian 13 that the containers of systemd-nspawn boot.",
+};
 /// Port of Node-RED's editor.
 pub const EDITOR_PORT: Setting = Setting {
     name: "E2E_EDITOR_PORT",
     default: "set by the tests",
     meaning: "Port of the editor, passed to the settings of Node-RED.",
+};
+/// Roll-outs with faults.
+pub const FAULT_ROUNDS: Setting = Setting {
+    name: "E2E_FAULT_ROUNDS",
+    default: "1",
+    meaning: "Roll-outs of three faults to three sites; in five, each site gets each fault.",
 };
 /// Outage of the hub of the simulated fleet.
 pub const FLEET_OUTAGE: Setting = Setting {
@@ -186,7 +198,7 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 28] = [
+pub const ALL: [Setting; 30] = [
     ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
@@ -194,7 +206,9 @@ pub const ALL: [Setting; 28] = [
     CRASHES,
     CUTS,
     DASHBOARD_SECONDS,
+    DEBIAN,
     EDITOR_PORT,
+    FAULT_ROUNDS,
     FLEET_OUTAGE,
     FLEET_SITES,
     GATEWAY,

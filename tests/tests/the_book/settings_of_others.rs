@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use e2e::{Namespace, Port, Process, TempDir, eventually, system_program, temp_dir};
+use e2e::{ControlSocket, Namespace, Port, Process, TempDir, eventually, system_program, temp_dir};
 use test_settings::XTASK;
 use tunnel::PrivateKey;
 
@@ -40,9 +40,9 @@ fn as_root_wireguard_takes_the_file_of_the_hub() {
         let (dir, namespace) = (temp_dir(), Namespace::new());
         let device = format!("book{}", fastrand::u16(..));
         let mut command = namespace.command("wireguard-go");
+        let socket = ControlSocket::of(&device);
         let _wireguard = Process::start(command.args(["--foreground", &device]));
-        let socket = format!("/var/run/wireguard/{device}.sock");
-        eventually("wireguard-go listens", SOON, || Path::new(&socket).exists().then_some(()));
+        eventually("wireguard-go listens", SOON, || socket.path().exists().then_some(()));
         let file = dir.write_private("wg0.conf", &with_keys(&text));
         let stripped = namespace.run("wg-quick", &["strip", &file]);
         let stripped = dir.write_private("stripped.conf", &stripped);

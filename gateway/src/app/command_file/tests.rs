@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::command::tests::site::{SiteMemory, plc_config, time};
-use crate::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
-use crate::model::WriteTask;
+use crate::command::{CommandEffect, CommandProcessor, CommandTime, IncomingCommand};
+use crate::model::OrderTask;
 use crate::queue::storage::simulated::{DiskFaults, SimulatedDisk};
 
 /// Number of commands, each with an id.
@@ -38,7 +38,7 @@ struct CommandLife {
 
 /// One process.
 struct Life {
-    desk: CommandDesk,
+    command_processor: CommandProcessor,
     file: CommandFile<SimulatedDisk>,
     steps_left: usize,
     replies: Vec<Value>,
@@ -61,8 +61,8 @@ impl CommandLife {
 
     fn start(&self, steps_left: usize) -> Life {
         let (file, content) = CommandFile::open(self.disk.clone()).unwrap();
-        let desk = CommandDesk::new(&[plc_config()], "hash", &content, self.time);
-        Life { desk, file, steps_left, replies: Vec::new() }
+        let command_processor = CommandProcessor::new(&[plc_config()], "hash", &content, self.time);
+        Life { command_processor, file, steps_left, replies: Vec::new() }
     }
 }
 
@@ -78,25 +78,25 @@ impl Life {
         let incoming = IncomingCommand {
             plc: 0,
             payload: payload.as_bytes(),
-            asker: u64::from(value),
+            requester: u64::from(value),
             by: None,
             is_retained: false,
             may_be_old: false,
             expires_in: None,
         };
-        self.desk.on_command(incoming, &|_| None, world.time);
+        self.command_processor.on_command(incoming, &|_| None, world.time);
     }
 
     /// Does everything that is to be done; a crash may come before and after each part.
     fn run(&mut self, world: &mut CommandLife) -> Result<(), Crashed> {
         loop {
             let mut is_idle = true;
-            while let Some(effect) = self.desk.poll_effect() {
+            while let Some(effect) = self.command_processor.poll_effect() {
                 is_idle = false;
                 self.step()?;
                 self.obey(effect, world)?;
             }
-            if let Some(batch) = self.desk.take_batch(world.time.now) {
+            if let Some(batch) = self.command_processor.take_batch(world.time.now) {
                 is_idle = false;
                 self.step()?;
                 self.store(batch, world)?;
@@ -113,15 +113,15 @@ impl Life {
                 let before = world.plc.writes;
                 world.plc.is_silent = world.is_silent;
                 let report = world.plc.execute(&order, world.time.wall);
-                if order.task == WriteTask::Write {
+                if order.task == OrderTask::Write {
                     let value = world.plc.word(24) / 10;
                     *world.writes.entry(value).or_default() += world.plc.writes - before;
                     self.step()?;
                 }
-                self.desk.on_report(&report, world.time);
+                self.command_processor.on_report(&report, world.time);
             }
             CommandEffect::Reply { reply, .. } => self.replies.push(Value::Object(reply.body)),
-            CommandEffect::Audit { .. } | CommandEffect::Settled { .. } => {}
+            CommandEffect::Audit { .. } | CommandEffect::AckDelivery { .. } => {}
         }
         Ok(())
     }
@@ -135,9 +135,9 @@ impl Life {
         let sync = LedgerBatch { bytes: Vec::new(), has_intents, replaces_file: false };
         if is_written && (replaces_file || self.file.store(&sync).is_ok()) {
             self.step()?;
-            self.desk.on_batch_stored(world.time);
+            self.command_processor.on_batch_stored(world.time);
         } else {
-            self.desk.on_batch_failed(world.time);
+            self.command_processor.on_batch_failed(world.time);
         }
         Ok(())
     }

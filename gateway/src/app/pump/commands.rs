@@ -1,5 +1,5 @@
-//! Commands on their way through the pump: from the MQTT task and the status socket to the desk,
-//! from there to the ledger file and the PLC tasks, and back as replies and events.
+//! Commands on their way through the pump: from the MQTT task and the status socket to the command
+//! processor, from there to the ledger file and the PLC tasks, and back as replies and events.
 
 mod backlog_watch;
 mod ledger_file;
@@ -17,11 +17,11 @@ use super::{Pump, now, pipeline};
 use crate::clock::{self, ClockAssessment};
 use crate::codec::json::FormattedValue;
 use crate::command::{
-    CommandDesk, CommandEffect, CommandReason, CommandReply, CommandState, CommandTime,
-    IncomingCommand, LOCAL_SENDER, WriteOrder,
+    CommandEffect, CommandProcessor, CommandReason, CommandReply, CommandState, CommandTime,
+    IncomingCommand, LOCAL_SENDER, PlcOrder,
 };
 use crate::metrics::{CommandOutcome, PlcMetrics};
-use crate::model::{Message, ProgramSignature, ReplyTo, ReplyToError, TrustLevel, WriteReport};
+use crate::model::{Message, OrderReport, ProgramSignature, ReplyTo, ReplyToError, TrustLevel};
 use crate::mqtt::{DeliveryTag, IncomingMessage, MqttRequest};
 use crate::plc::PlcState;
 use crate::queue::Entry;
@@ -55,14 +55,14 @@ pub(in crate::app) struct LocalCommand {
 #[derive(Debug)]
 pub(in crate::app) struct CommandInputs {
     /// To the PLC tasks, one for each PLC in the order of the configuration.
-    pub(in crate::app) orders: Vec<mpsc::Sender<WriteOrder>>,
+    pub(in crate::app) orders: Vec<mpsc::Sender<PlcOrder>>,
     /// From the status socket.
     pub(in crate::app) local: mpsc::Receiver<LocalCommand>,
 }
 
 /// Who gets a reply, in addition to the reply topic of the PLC.
 #[derive(Debug)]
-enum Asker {
+enum Requester {
     /// Who published the message of the broker.
     Broker {
         /// To be acknowledged to the broker.
@@ -83,7 +83,7 @@ pub(super) enum CommandEvent {
 /// Everything of the pump that concerns commands.
 #[derive(Debug)]
 pub(super) struct Commands {
-    desk: CommandDesk,
+    command_processor: CommandProcessor,
     ledger: LedgerFile,
     /// `edge/{gateway}/set/`.
     topic_prefix: String,
@@ -93,8 +93,8 @@ pub(super) struct Commands {
     clock: watch::Receiver<ClockAssessment>,
     metrics: Vec<PlcMetrics>,
     backlog: BacklogWatch,
-    askers: BTreeMap<u64, Asker>,
-    next_asker: u64,
+    requesters: BTreeMap<u64, Requester>,
+    next_requester: u64,
     /// Why the last command of a PLC ended without success, by the index of the PLC.
     failures: BTreeMap<u16, String>,
     /// The broker over which writes could be forged, if the configuration allows that.
@@ -119,7 +119,7 @@ impl Commands {
         let (ledger, content) = LedgerFile::open(config);
         let exposed = config.mqtt.exposed_broker().filter(|_| config.has_writes_in_clear());
         Self {
-            desk: CommandDesk::new(&config.plcs, hash, &content, time),
+            command_processor: CommandProcessor::new(&config.plcs, hash, &content, time),
             ledger,
             topic_prefix: format!("edge/{}/set/", config.gateway.id),
             plcs: config.plcs.clone(),
@@ -128,8 +128,8 @@ impl Commands {
             clock,
             metrics: metrics.to_vec(),
             backlog: BacklogWatch::default(),
-            askers: BTreeMap::new(),
-            next_asker: 0,
+            requesters: BTreeMap::new(),
+            next_requester: 0,
             failures: BTreeMap::new(),
             exposed_broker: exposed.map(|broker| broker.address.to_string()),
             acknowledgements: VecDeque::new(),
@@ -168,7 +168,7 @@ impl Commands {
         sentences.extend(self.ledger.is_failing().then_some(WriteSentence::CommandsNotRecorded));
         for (index, plc) in (0..).zip(&self.plcs) {
             let plc = || plc.name.clone();
-            if let Some(signature) = self.desk.other_program(index) {
+            if let Some(signature) = self.command_processor.other_program(index) {
                 let signature = signature.to_string();
                 sentences.push(WriteSentence::ProgramNotAccepted { plc: plc(), signature });
             }
@@ -205,10 +205,10 @@ impl Commands {
         u16::try_from(place).ok()
     }
 
-    fn add_asker(&mut self, asker: Asker) -> u64 {
-        self.next_asker += 1;
-        self.askers.insert(self.next_asker, asker);
-        self.next_asker
+    fn add_requester(&mut self, requester: Requester) -> u64 {
+        self.next_requester += 1;
+        self.requesters.insert(self.next_requester, requester);
+        self.next_requester
     }
 
     /// Records that a session with the broker began.
@@ -217,8 +217,8 @@ impl Commands {
     }
 
     /// Records a sign of the broker.
-    pub(super) fn on_heard(&mut self) {
-        self.backlog.on_heard(now());
+    pub(super) fn on_broker_packet(&mut self) {
+        self.backlog.on_broker_packet(now());
     }
 
     /// Acknowledges a message that is no command.
@@ -232,9 +232,9 @@ impl Commands {
     }
 
     /// Records what became of an order.
-    pub(super) fn on_report(&mut self, report: &WriteReport) {
+    pub(super) fn on_report(&mut self, report: &OrderReport) {
         let time = self.time();
-        self.desk.on_report(report, time);
+        self.command_processor.on_report(report, time);
     }
 
     /// Records which program a PLC has.
@@ -242,25 +242,26 @@ impl Commands {
         if let PlcState::Connected { program: Some(program), .. } = state
             && let Some(signature) = program.signature
         {
-            self.desk.on_program(plc, signature);
+            self.command_processor.on_program(plc, signature);
         }
     }
 
     /// Returns the only program with which a PLC may be written to; `None` for any.
-    pub(super) fn wanted_program(&self, plc: u16) -> Option<ProgramSignature> {
-        self.desk.wanted_program(plc)
+    pub(super) fn required_program(&self, plc: u16) -> Option<ProgramSignature> {
+        self.command_processor.required_program(plc)
     }
 
     fn on_ledger_event(&mut self, event: LedgerEvent) {
         let time = self.time();
         match self.ledger.on_event(event) {
-            LedgerOutcome::Stored => self.desk.on_batch_stored(time),
-            LedgerOutcome::Failed => self.desk.on_batch_failed(time),
-            // Nothing was recorded meanwhile, so no command is lost with the old desk.
+            LedgerOutcome::Stored => self.command_processor.on_batch_stored(time),
+            LedgerOutcome::Failed => self.command_processor.on_batch_failed(time),
+            // Nothing was recorded meanwhile, so no command is lost with the old command processor.
             LedgerOutcome::Opened(content) => {
-                let desk = CommandDesk::new(&self.plcs, &self.config_hash, &content, time);
-                let old = std::mem::replace(&mut self.desk, desk);
-                self.desk.take_over_programs(&old);
+                let command_processor =
+                    CommandProcessor::new(&self.plcs, &self.config_hash, &content, time);
+                let old = std::mem::replace(&mut self.command_processor, command_processor);
+                self.command_processor.take_over_programs(&old);
             }
             LedgerOutcome::StillUnusable => {}
         }
@@ -270,24 +271,32 @@ impl Commands {
     fn store_batch(&mut self) {
         let time = self.time();
         if !self.ledger.has_file_out()
-            && let Some(batch) = self.desk.take_batch(time.now)
+            && let Some(batch) = self.command_processor.take_batch(time.now)
             && !self.ledger.store(batch, time.now)
         {
-            self.desk.on_batch_failed(time);
+            self.command_processor.on_batch_failed(time);
         }
     }
 
-    fn send_order(&mut self, order: WriteOrder) {
+    fn send_order(&mut self, order: PlcOrder) {
         let number = order.number;
         let channel = self.inputs.orders.get(usize::from(order.plc));
         let sent = channel.map(|orders| orders.try_send(order));
         match sent {
             Some(Ok(())) => {}
             Some(Err(TrySendError::Full(_))) => {
-                self.desk.on_order_refused(number, CommandReason::TooManyWaiting, self.time());
+                self.command_processor.on_order_refused(
+                    number,
+                    CommandReason::TooManyWaiting,
+                    self.time(),
+                );
             }
             Some(Err(TrySendError::Closed(_))) | None => {
-                self.desk.on_order_refused(number, CommandReason::Stopping, self.time());
+                self.command_processor.on_order_refused(
+                    number,
+                    CommandReason::Stopping,
+                    self.time(),
+                );
             }
         }
     }
@@ -313,12 +322,12 @@ impl Pump {
             .response_topic
             .clone()
             .map(|topic| ReplyTo::new(&self.own_topics, topic, message.correlation_data.clone()));
-        let asker = Asker::Broker { delivery: message.delivery, reply_to };
-        let asker = self.commands.add_asker(asker);
+        let requester = Requester::Broker { delivery: message.delivery, reply_to };
+        let requester = self.commands.add_requester(requester);
         self.on_command(IncomingCommand {
             plc,
             payload: &message.payload,
-            asker,
+            requester,
             by: None,
             is_retained: message.retain,
             may_be_old: message.dup || is_from_backlog,
@@ -332,11 +341,11 @@ impl Pump {
             CommandEvent::Ledger(event) => self.commands.on_ledger_event(event),
             CommandEvent::Local(LocalCommand { plc, payload, reply }) => {
                 let Some(plc) = self.commands.plc(&plc) else { return };
-                let asker = self.commands.add_asker(Asker::Local(reply));
+                let requester = self.commands.add_requester(Requester::Local(reply));
                 self.on_command(IncomingCommand {
                     plc,
                     payload: &payload,
-                    asker,
+                    requester,
                     by: Some(LOCAL_SENDER),
                     is_retained: false,
                     may_be_old: false,
@@ -354,24 +363,24 @@ impl Pump {
             let text = serde_json::to_string(&FormattedValue { value, form: format }).ok()?;
             serde_json::from_str(&text).ok()
         };
-        self.commands.desk.on_command(incoming, &present, time);
+        self.commands.command_processor.on_command(incoming, &present, time);
     }
 
     /// Does what the commands need: orders, records, replies, events, acknowledgements.
     pub(super) fn advance_commands(&mut self) {
         // First: if it fails, the replies that say so follow at once.
         self.commands.store_batch();
-        while let Some(effect) = self.commands.desk.poll_effect() {
+        while let Some(effect) = self.commands.command_processor.poll_effect() {
             match effect {
                 CommandEffect::Order(order) => self.commands.send_order(order),
-                CommandEffect::Settled { asker } => {
-                    let asker = self.commands.askers.get(&asker);
-                    if let Some(Asker::Broker { delivery, .. }) = asker {
+                CommandEffect::AckDelivery { requester } => {
+                    let requester = self.commands.requesters.get(&requester);
+                    if let Some(Requester::Broker { delivery, .. }) = requester {
                         self.commands.acknowledgements.extend(*delivery);
                     }
                 }
-                CommandEffect::Reply { plc, asker, reply, is_recorded } => {
-                    self.send_reply(plc, asker, reply, is_recorded);
+                CommandEffect::Reply { plc, requester, reply, is_recorded } => {
+                    self.send_reply(plc, requester, reply, is_recorded);
                 }
                 CommandEffect::Audit { body } => self.push_event(body),
             }
@@ -387,12 +396,12 @@ impl Pump {
     fn send_reply(
         &mut self,
         plc: u16,
-        asker: Option<u64>,
+        requester: Option<u64>,
         mut reply: CommandReply,
         is_recorded: bool,
     ) {
         let state = reply.state;
-        let asker = asker.and_then(|asker| self.commands.askers.remove(&asker));
+        let requester = requester.and_then(|requester| self.commands.requesters.remove(&requester));
         let reason = reply.body.get("reason").and_then(|reason| reason.as_str());
         self.commands.count(plc, state, reason);
         let Some(pipeline) = self.pipelines.get(usize::from(plc)) else { return };
@@ -400,21 +409,21 @@ impl Pump {
             target: COMMANDS, plc = pipeline.name, state = state.as_str(), reason, "command"
         );
         let topic = pipeline.reply_topic;
-        match asker {
-            Some(Asker::Local(local)) => {
+        match requester {
+            Some(Requester::Local(local)) => {
                 // The command line may have given up waiting.
                 let _ = local.send(reply);
                 return;
             }
-            Some(Asker::Broker { reply_to: Some(Ok(reply_to)), .. }) => {
+            Some(Requester::Broker { reply_to: Some(Ok(reply_to)), .. }) => {
                 // A map of JSON values always has a JSON form.
                 let payload = serde_json::to_vec(&reply.body).unwrap_or_default();
                 self.replies.push(reply_to, payload, now());
             }
-            Some(Asker::Broker { reply_to: Some(Err(error)), .. }) => {
+            Some(Requester::Broker { reply_to: Some(Err(error)), .. }) => {
                 reply.body.insert("response_topic".to_owned(), error.to_string().into());
             }
-            Some(Asker::Broker { reply_to: None, .. }) | None => {}
+            Some(Requester::Broker { reply_to: None, .. }) | None => {}
         }
         if !is_recorded && self.commands.refusals.take(now()).is_err() {
             return;

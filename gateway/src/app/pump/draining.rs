@@ -95,16 +95,23 @@ impl Pump {
         match (messages, closing.finish(now())) {
             (0, _) => {}
             (_, CloseOutcome::Stored) => {
-                tracing::info!(target: STOP, messages, samples, "left for the next start");
+                tracing::info!(
+                    target: STOP, messages, samples, "undelivered messages kept for the next start"
+                );
             }
             (_, CloseOutcome::Written) => tracing::warn!(
                 target: STOP,
                 messages,
                 samples,
-                "left for the next start, but the disk takes long and has not confirmed it"
+                "undelivered messages written, but the disk has not confirmed the sync yet"
             ),
             (_, CloseOutcome::Lost) => {
-                tracing::warn!(target: STOP, messages, samples, "lost with this stop");
+                tracing::warn!(
+                    target: STOP,
+                    messages,
+                    samples,
+                    "undelivered messages lost: there is no storage"
+                );
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Decides which messages wait before they are sent again, and which one is given up. Pure.
+//! Decides which messages wait before they are sent again, and which one is dropped. Pure.
 //!
 //! A broker that does not accept a message *now* (a quota, an overload) holds the topic of the
 //! message: one message of it is tried after each pause, and the pauses grow.
@@ -7,7 +7,7 @@
 //! for "too large" or "not allowed". But a broker that restarts, a proxy and a bad line close
 //! connections too. So after such an end messages are sent one at a time. One that was alone in
 //! flight is suspected: it opens the next session, which tells it from the message that happens to
-//! be the second. It is given up when the broker closed the connection over it twice like this,
+//! be the second. It is dropped when the broker closed the connection over it twice like this,
 //! accepted another message in between, and has never accepted one as long (docs/decisions, 0002).
 
 use std::collections::BTreeMap;
@@ -22,8 +22,8 @@ use crate::schedule::{RetryBackoff, RetryPolicy};
 const RETRY: RetryPolicy =
     RetryPolicy::full_jitter(Duration::from_secs(1), Duration::from_secs(60));
 /// Messages to be answered one at a time after a session that ended over one of this many.
-const ONE_BY_ONE: usize = MAX_INFLIGHT;
-/// Closings over a message, each the first and only one of its session, after which it is given up.
+const SERIAL_AFTER_CLOSE: usize = MAX_INFLIGHT;
+/// Closings over a message, each the first and only one of its session, after which it is dropped.
 const CLOSINGS_BEFORE_DROP: u32 = 2;
 /// With this many suspected messages a topic as such is held: it may be forbidden.
 const MAX_SUSPECTS_PER_TOPIC: usize = 3;
@@ -35,26 +35,26 @@ pub(super) struct SentMessage {
     /// Absent for the status.
     pub(super) topic: Option<TopicId>,
     pub(super) bytes: usize,
-    /// Whether the broker will confirm it: with QoS 0 it does not.
-    pub(super) is_confirmed: bool,
+    /// Whether the broker acknowledges it (QoS 1 or 2).
+    pub(super) expects_ack: bool,
 }
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct SessionSummary {
     /// The message in flight, if there was exactly one.
-    pub(super) alone: Option<SentMessage>,
-    /// Whether the broker answered no message before.
-    pub(super) is_first: bool,
+    pub(super) sole_in_flight: Option<SentMessage>,
+    /// Whether the broker answered no message in it.
+    pub(super) is_unanswered: bool,
 }
 
 /// What waits, and what the broker has shown so far.
 #[derive(Debug, Default)]
 pub(super) struct MessageHolds {
     /// Number of messages that are still sent one at a time.
-    one_by_one: usize,
-    /// The suspected message that is sent before all others.
-    trial: Option<Ticket>,
+    serial_remaining: usize,
+    /// The suspected message that is sent before all others, as a probe.
+    probe: Option<Ticket>,
     topics: BTreeMap<Option<TopicId>, TopicHold>,
     suspects: BTreeMap<Ticket, SuspectMessage>,
     /// Length of the longest message that the broker has accepted, in bytes.
@@ -96,13 +96,13 @@ impl TopicHold {
 impl MessageHolds {
     /// Returns how many messages may be in flight.
     pub(super) const fn window(&self) -> usize {
-        if self.one_by_one > 0 || self.trial.is_some() { 1 } else { MAX_INFLIGHT }
+        if self.serial_remaining > 0 || self.probe.is_some() { 1 } else { MAX_INFLIGHT }
     }
 
     /// Returns whether this message may be sent now.
     pub(super) fn admits(&self, ticket: Ticket, topic: Option<TopicId>) -> bool {
-        if let Some(trial) = self.trial {
-            return trial == ticket;
+        if let Some(probe) = self.probe {
+            return probe == ticket;
         }
         let is_held = |hold: &TopicHold| !hold.is_probing || hold.is_sent;
         !self.suspects.contains_key(&ticket) && !self.topics.get(&topic).is_some_and(is_held)
@@ -115,31 +115,31 @@ impl MessageHolds {
     }
 
     /// Returns the message that is sent before all others.
-    pub(super) const fn trial(&self) -> Option<Ticket> {
-        self.trial
+    pub(super) const fn probe(&self) -> Option<Ticket> {
+        self.probe
     }
 
     /// Returns a suspected message that is to be tried again. The caller waits until nothing is in
-    /// flight and calls [`MessageHolds::begin_trial`].
-    pub(super) fn due_suspect(&self, now: Instant) -> Option<Ticket> {
+    /// flight and calls [`MessageHolds::begin_probe`].
+    pub(super) fn due_probe(&self, now: Instant) -> Option<Ticket> {
         let mut due = self.suspects.iter().filter(|(_, suspect)| suspect.backoff.is_due(now));
-        self.trial.is_none().then(|| due.next())?.map(|(ticket, _)| *ticket)
+        self.probe.is_none().then(|| due.next())?.map(|(ticket, _)| *ticket)
     }
 
-    pub(super) const fn begin_trial(&mut self, ticket: Ticket) {
-        self.trial = Some(ticket);
+    pub(super) const fn begin_probe(&mut self, ticket: Ticket) {
+        self.probe = Some(ticket);
     }
 
     /// Forgets a message that is no longer in the queue.
     pub(super) fn forget(&mut self, ticket: Ticket) {
         self.suspects.remove(&ticket);
-        self.trial = self.trial.filter(|trial| *trial != ticket);
+        self.probe = self.probe.filter(|probe| *probe != ticket);
     }
 
     /// Forgets all suspected messages: they got other tickets.
     pub(super) fn forget_all(&mut self) {
         self.suspects.clear();
-        self.trial = None;
+        self.probe = None;
     }
 
     /// Ends the pauses that are over. Returns whether there were any: the messages that were set
@@ -164,7 +164,7 @@ impl MessageHolds {
     /// Records that the broker acknowledged a message. Returns whether others may be sent now that
     /// had to wait.
     pub(super) fn on_accepted(&mut self, message: &SentMessage) -> bool {
-        if message.is_confirmed {
+        if message.expects_ack {
             self.longest_accepted = self.longest_accepted.max(message.bytes);
             let others = self.suspects.iter_mut().filter(|(ticket, _)| **ticket != message.ticket);
             others.for_each(|(_, suspect)| suspect.others_accepted = true);
@@ -181,19 +181,19 @@ impl MessageHolds {
     /// Records that the broker does not accept a message now. `random` is in `[0, 1)`. Returns as
     /// [`MessageHolds::on_accepted`].
     pub(super) fn on_deferred(&mut self, message: &SentMessage, now: Instant, random: f64) -> bool {
-        self.one_by_one = self.one_by_one.saturating_sub(1);
+        self.serial_remaining = self.serial_remaining.saturating_sub(1);
         self.suspects.remove(&message.ticket);
         let hold = self.topics.entry(message.topic).or_insert_with(TopicHold::new);
         hold.is_deferred = true;
         hold.pause(now, random);
-        self.trial.take_if(|trial| *trial == message.ticket).is_some()
+        self.probe.take_if(|probe| *probe == message.ticket).is_some()
     }
 
     fn on_answered(&mut self, message: &SentMessage) -> bool {
-        self.one_by_one = self.one_by_one.saturating_sub(1);
+        self.serial_remaining = self.serial_remaining.saturating_sub(1);
         self.suspects.remove(&message.ticket);
         let was_held = self.topics.remove(&message.topic).is_some();
-        self.trial.take_if(|trial| *trial == message.ticket).is_some() || was_held
+        self.probe.take_if(|probe| *probe == message.ticket).is_some() || was_held
     }
 
     /// Records that a session ended for a reason that concerns no message.
@@ -202,7 +202,7 @@ impl MessageHolds {
     }
 
     /// Records that a session ended with messages in flight, perhaps over one of them. Returns the
-    /// message to be given up. `random` is in `[0, 1)`.
+    /// message to be dropped. `random` is in `[0, 1)`.
     pub(super) fn on_closed(
         &mut self,
         session: SessionSummary,
@@ -210,17 +210,17 @@ impl MessageHolds {
         random: f64,
     ) -> Option<Ticket> {
         self.on_ended();
-        self.one_by_one = ONE_BY_ONE;
-        self.trial = None;
-        let SentMessage { ticket, topic, bytes, .. } = session.alone?;
+        self.serial_remaining = SERIAL_AFTER_CLOSE;
+        self.probe = None;
+        let SentMessage { ticket, topic, bytes, .. } = session.sole_in_flight?;
         let suspect = self.suspects.entry(ticket).or_insert_with(|| SuspectMessage {
             topic,
             backoff: RetryBackoff::new(&RETRY),
             closings: 0,
             others_accepted: false,
         });
-        if !session.is_first {
-            self.trial = Some(ticket);
+        if !session.is_unanswered {
+            self.probe = Some(ticket);
             return None;
         }
         if suspect.closings == 0 || suspect.others_accepted {
@@ -251,15 +251,15 @@ mod tests {
 
     const fn message(number: u64, bytes: usize) -> SentMessage {
         let ticket = Ticket::Entry(EntryId::from_ticket(number));
-        SentMessage { ticket, topic: TOPIC, bytes, is_confirmed: true }
+        SentMessage { ticket, topic: TOPIC, bytes, expects_ack: true }
     }
 
-    const fn first(alone: SentMessage) -> SessionSummary {
-        SessionSummary { alone: Some(alone), is_first: true }
+    const fn first(sole_in_flight: SentMessage) -> SessionSummary {
+        SessionSummary { sole_in_flight: Some(sole_in_flight), is_unanswered: true }
     }
 
     #[test]
-    fn a_message_is_given_up_when_others_were_accepted_between_its_closings() {
+    fn a_message_is_dropped_when_others_were_accepted_between_its_closings() {
         let (mut holds, now) = (MessageHolds::default(), Instant::now());
         let (bad, good) = (message(7, 900), message(8, 100));
         assert_eq!(holds.on_closed(first(bad), now, 0.0), None);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_not_given_up_if_a_longer_one_was_accepted() {
+    fn a_message_is_not_dropped_if_a_longer_one_was_accepted() {
         let (mut holds, mut now) = (MessageHolds::default(), Instant::now());
         let (suspect, long) = (message(7, 100), message(8, 100));
         for _ in 0..100 {
@@ -291,10 +291,10 @@ mod tests {
     #[test]
     fn a_message_that_was_not_the_first_opens_the_next_session() {
         let (mut holds, now) = (MessageHolds::default(), Instant::now());
-        let late = SessionSummary { alone: Some(message(7, 900)), is_first: false };
+        let late = SessionSummary { sole_in_flight: Some(message(7, 900)), is_unanswered: false };
         for _ in 0..10 {
             assert_eq!(holds.on_closed(late, now, 0.0), None);
-            assert_eq!(holds.trial(), Some(message(7, 900).ticket));
+            assert_eq!(holds.probe(), Some(message(7, 900).ticket));
             assert!(holds.admits(message(7, 900).ticket, TOPIC));
             assert!(!holds.admits(Ticket::Status, None));
             holds.on_accepted(&message(8, 100));
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn several_in_flight_accuse_none_and_are_sent_one_at_a_time() {
         let (mut holds, now) = (MessageHolds::default(), Instant::now());
-        let several = SessionSummary { alone: None, is_first: true };
+        let several = SessionSummary { sole_in_flight: None, is_unanswered: true };
         assert_eq!(holds.on_closed(several, now, 0.0), None);
         for number in 0..u64::try_from(MAX_INFLIGHT).unwrap() {
             assert_eq!(holds.window(), 1, "{number}");
@@ -347,7 +347,7 @@ mod tests {
     #[test]
     fn a_written_message_of_qos_0_proves_nothing() {
         let (mut holds, now) = (MessageHolds::default(), Instant::now());
-        let written = SentMessage { is_confirmed: false, ..message(8, 100) };
+        let written = SentMessage { expects_ack: false, ..message(8, 100) };
         holds.on_closed(first(message(7, 900)), now, 0.0);
         holds.on_accepted(&written);
         assert_eq!(holds.on_closed(first(message(7, 900)), now, 0.0), None);

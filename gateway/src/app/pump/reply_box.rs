@@ -21,10 +21,10 @@ const MAX_REPLIES: usize = 64;
 /// Most replies under way.
 const MAX_INFLIGHT_REPLIES: usize = 8;
 /// A reply that could not be sent for this long is dropped: its reader has timed out.
-const LIFETIME: Duration = Duration::from_mins(5);
+const MAX_REPLY_AGE: Duration = Duration::from_mins(5);
 /// After a session that ended with replies under way, none is sent for this time: a topic that the
 /// broker closes connections over must not keep values from being published.
-const CLOSED_PAUSE: Duration = Duration::from_mins(5);
+const PAUSE_AFTER_CLOSE: Duration = Duration::from_mins(5);
 
 /// The replies of one process.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl ReplyBox {
         if is_suspect {
             self.count(ReplyOutcome::Refused, self.in_flight.len());
             self.in_flight.clear();
-            self.paused_until = Some(now + CLOSED_PAUSE);
+            self.paused_until = Some(now + PAUSE_AFTER_CLOSE);
         }
         while let Some(reply) = self.in_flight.pop_back() {
             self.waiting.push_front(reply);
@@ -141,7 +141,7 @@ impl ReplyBox {
 
     fn drop_expired(&mut self, now: Instant) {
         let is_expired =
-            |reply: &ReplyCopy| now.saturating_duration_since(reply.made_at) >= LIFETIME;
+            |reply: &ReplyCopy| now.saturating_duration_since(reply.made_at) >= MAX_REPLY_AGE;
         while self.waiting.front().is_some_and(is_expired) {
             self.waiting.pop_front();
             self.count(ReplyOutcome::Dropped, 1);
@@ -214,9 +214,9 @@ mod tests {
         assert!(replies.on_session_ended(true, now));
         assert_eq!(count(&metrics, "refused"), 1);
         assert!(replies.poll(3, now).is_none(), "a pause");
-        let later = now + CLOSED_PAUSE - Duration::from_secs(1);
+        let later = now + PAUSE_AFTER_CLOSE - Duration::from_secs(1);
         replies.push(to("r/3"), Vec::new(), later);
-        let after = replies.poll(3, now + CLOSED_PAUSE).unwrap();
+        let after = replies.poll(3, now + PAUSE_AFTER_CLOSE).unwrap();
         assert_eq!(&*after.topic, "r/3", "the other one has expired");
         assert!(!ReplyBox::new(metrics.mqtt).on_session_ended(true, now));
     }
@@ -264,7 +264,7 @@ mod tests {
         let (mut replies, metrics) = reply_box();
         let now = Instant::now();
         replies.push(to("r/1"), Vec::new(), now);
-        assert!(replies.poll(1, now + LIFETIME).is_none());
+        assert!(replies.poll(1, now + MAX_REPLY_AGE).is_none());
         assert_eq!(count(&metrics, "dropped"), 1);
     }
 }

@@ -41,13 +41,13 @@ impl Pump {
         // Not before the broker has accepted something: otherwise one suspected message after the
         // other would open the sessions, and none of the others would ever be sent.
         if self.has_answered() {
-            self.begin_due_trial();
+            self.begin_due_probe();
         }
         if !self.has_room() || self.storage_retry.is_open() || self.send_status().is_none() {
             return NextSend::Idle;
         }
         self.send_replies();
-        if self.send_next() || self.begin_due_trial() {
+        if self.send_next() || self.begin_due_probe() {
             return NextSend::Now;
         }
         self.queue.throttled_until(now()).map_or(NextSend::Idle, NextSend::At)
@@ -60,19 +60,19 @@ impl Pump {
     fn has_room(&self) -> bool {
         let in_flight = self.session.as_ref().map(|session| session.in_flight.len());
         // A suspected message that is due waits until nothing is in flight.
-        let waits = self.has_answered() && self.holds.due_suspect(now()).is_some();
+        let waits = self.has_answered() && self.holds.due_probe(now()).is_some();
         in_flight.is_some_and(|in_flight| in_flight < self.holds.window()) && !waits
     }
 
     /// Makes a suspected message whose pause is over the next one, if nothing is in flight. Returns
     /// whether it did.
-    fn begin_due_trial(&mut self) -> bool {
+    fn begin_due_probe(&mut self) -> bool {
         if self.session.as_ref().is_none_or(|session| !session.in_flight.is_empty()) {
             return false;
         }
-        let Some(ticket) = self.holds.due_suspect(now()) else { return false };
-        self.holds.begin_trial(ticket);
-        self.offer_trial();
+        let Some(ticket) = self.holds.due_probe(now()) else { return false };
+        self.holds.begin_probe(ticket);
+        self.offer_probe();
         true
     }
 
@@ -96,7 +96,7 @@ impl Pump {
                         ticket: Ticket::Status,
                         topic: None,
                         bytes: outgoing.payload.len(),
-                        is_confirmed: true,
+                        expects_ack: true,
                     };
                     self.outbox.try_send(MqttRequest::Publish(outgoing)).ok()?;
                     session.in_flight.insert(Ticket::STATUS_NUMBER, message);
@@ -164,8 +164,8 @@ impl Pump {
                 return Err(DropReason::TooLarge.into());
             }
             let bytes = payload.len();
-            let is_confirmed = qos != Qos::AtMostOnce;
-            let message = SentMessage { ticket, topic: Some(topic), bytes, is_confirmed };
+            let expects_ack = qos != Qos::AtMostOnce;
+            let message = SentMessage { ticket, topic: Some(topic), bytes, expects_ack };
             session.in_flight.insert(id.ticket(), message);
             self.holds.on_sent(Some(topic));
             permit.send(MqttRequest::Publish(OutgoingMessage {

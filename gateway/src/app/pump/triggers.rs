@@ -17,26 +17,26 @@ use crate::clock;
 use crate::codec::json;
 use crate::metrics::{CommandOutcome, PlcMetrics};
 use crate::model::{
-    ProgramSignature, Record, UnixTime, Value, WriteOrder, WriteOutcome, WriteReport,
+    OrderOutcome, OrderReport, PlcOrder, ProgramSignature, Record, UnixTime, Value,
 };
 use crate::queue::{EntryId, Queue};
 
 /// Orders with this bit in their number are not those of commands.
 const TRIGGER_ORDER: u64 = 1 << 63;
 /// Target of the lines about events: the log's limit counts them apart.
-const EVENTS: &str = "gateway::events";
+const PLC_EVENTS: &str = "gateway::plc_events";
 
 /// The events of all PLCs that have one.
 #[derive(Debug)]
 pub(super) struct Triggers {
     plcs: BTreeMap<u16, TriggeredPlc>,
     next_number: u64,
-    orders: Vec<mpsc::Sender<WriteOrder>>,
+    orders: Vec<mpsc::Sender<PlcOrder>>,
     /// Absent without an event.
     file: Option<EventFile>,
     /// Messages that the broker has, each with the number of the state that says so: they stay in
     /// the queue until it is written.
-    settling: VecDeque<(u64, EntryId)>,
+    removing: VecDeque<(u64, EntryId)>,
     /// The messages of earlier runs have lower ids.
     first_id: EntryId,
 }
@@ -62,7 +62,7 @@ impl Triggers {
     pub(super) fn new(
         config: &Config,
         metrics: &[PlcMetrics],
-        orders: Vec<mpsc::Sender<WriteOrder>>,
+        orders: Vec<mpsc::Sender<PlcOrder>>,
         next_id: EntryId,
     ) -> Self {
         let with_event = |(plc, _): &(&Plc, u16)| plc.publish.on.is_some();
@@ -76,8 +76,13 @@ impl Triggers {
             let known = known.and_then(|saved| {
                 let last = Some(last_value(plc, on.tag, &saved)?);
                 let waiting = saved.waiting.into_iter().map(Into::into).collect();
-                let confirmed = saved.confirmed.map(UnixTime::from_micros);
-                Some(KnownEvent { last, owed: saved.owed, waiting, confirmed })
+                let last_acknowledged = saved.last_acknowledged.map(UnixTime::from_micros);
+                Some(KnownEvent {
+                    last,
+                    pending_words: saved.pending_words,
+                    waiting,
+                    last_acknowledged,
+                })
             });
             let triggered = TriggeredPlc {
                 name: plc.name.clone(),
@@ -91,8 +96,8 @@ impl Triggers {
             Some((index, triggered))
         });
         let plcs = plcs.collect();
-        let (next_number, settling) = (TRIGGER_ORDER, VecDeque::new());
-        Self { plcs, next_number, orders, file, settling, first_id: next_id }
+        let (next_number, removing) = (TRIGGER_ORDER, VecDeque::new());
+        Self { plcs, next_number, orders, file, removing, first_id: next_id }
     }
 
     /// Saves the state for the next run, once the last one is written.
@@ -135,21 +140,21 @@ impl Triggers {
     }
 
     /// Keeps a message in the queue until the present state is written.
-    fn settle_when_saved(&mut self, id: EntryId) {
+    fn remove_when_saved(&mut self, id: EntryId) {
         let number = self.file.as_ref().map_or(0, EventFile::present);
-        self.settling.push_back((number, id));
+        self.removing.push_back((number, id));
     }
 
     /// Returns the next message that may leave the queue.
-    fn next_settled(&mut self) -> Option<EntryId> {
+    fn next_saved(&mut self) -> Option<EntryId> {
         let written = self.file.as_ref().map_or(u64::MAX, EventFile::written);
-        self.settling.pop_front_if(|(number, _)| *number <= written).map(|(_, id)| id)
+        self.removing.pop_front_if(|(number, _)| *number <= written).map(|(_, id)| id)
     }
 
     /// Records that the messages in the queue got other ids, all below `next_id`. None is handed
     /// out, so that those that the broker has are sent again.
     pub(super) fn forget_tickets(&mut self, next_id: EntryId) {
-        self.settling.clear();
+        self.removing.clear();
         self.first_id = next_id;
         self.plcs.values_mut().for_each(|plc| plc.trigger.forget_tickets());
     }
@@ -182,7 +187,7 @@ impl Triggers {
     fn on_acknowledged(&mut self, id: EntryId) -> bool {
         let mut plcs = self.plcs.values_mut();
         plcs.any(|plc| plc.trigger.on_acknowledged(id.ticket()))
-            || self.settling.iter().any(|(_, settling)| *settling == id)
+            || self.removing.iter().any(|(_, removing)| *removing == id)
     }
 
     /// Decides what to write for the events whose messages the broker has. Returns whether any
@@ -196,8 +201,8 @@ impl Triggers {
         };
         let mut has_decided = false;
         for plc in self.plcs.values_mut() {
-            has_decided |= plc.trigger.confirm_events(is_queued);
-            plc.report_given_up();
+            has_decided |= plc.trigger.decide_acknowledgements(is_queued);
+            plc.report_dropped();
         }
         has_decided
     }
@@ -209,12 +214,15 @@ impl Triggers {
         }
     }
 
-    /// Hands the orders that are due to the PLC tasks. `wanted_program` returns the only program with
-    /// which a PLC may be written to.
-    pub(super) fn send_orders(&mut self, wanted_program: impl Fn(u16) -> Option<ProgramSignature>) {
+    /// Hands the orders that are due to the PLC tasks. `required_program` returns the only program
+    /// with which a PLC may be written to.
+    pub(super) fn send_orders(
+        &mut self,
+        required_program: impl Fn(u16) -> Option<ProgramSignature>,
+    ) {
         for (index, plc) in &mut self.plcs {
             let Some(channel) = self.orders.get(usize::from(*index)) else { continue };
-            let program = wanted_program(*index);
+            let program = required_program(*index);
             // Without room nothing is decided: the next turn of the event loop tries again.
             while let Ok(permit) = channel.try_reserve()
                 && let Some(order) = plc.trigger.next_order(self.next_number, program, now())
@@ -228,7 +236,7 @@ impl Triggers {
 
 impl Pump {
     /// Takes the value of the tag `on` from a cycle.
-    pub(super) fn watch_event(&mut self, plc: u16, booted_at: UnixTime) {
+    pub(super) fn on_trigger_cycle(&mut self, plc: u16, booted_at: UnixTime) {
         let Some(triggered) = self.triggers.plcs.get_mut(&plc) else { return };
         triggered.booted_at = booted_at;
         let sampler = self.pipelines.get(usize::from(plc)).map(|pipeline| &pipeline.sampler);
@@ -244,35 +252,35 @@ impl Pump {
 
     /// Removes a message from the queue that the broker has: one of an event only when that is
     /// saved. Otherwise a restart in between would lose the acknowledgement to the PLC.
-    pub(super) fn settle_acknowledged(&mut self, id: EntryId) {
+    pub(super) fn on_event_acknowledged(&mut self, id: EntryId) {
         if self.triggers.on_acknowledged(id) {
             self.triggers.decide(&self.queue);
             self.triggers.save();
-            self.triggers.settle_when_saved(id);
+            self.triggers.remove_when_saved(id);
             self.on_events_saved();
         } else {
-            self.settle(id);
+            self.remove_acknowledged(id);
         }
     }
 
     /// Does what waits for a state of the events to be written.
     pub(super) fn on_events_saved(&mut self) {
         self.triggers.hand_over();
-        while let Some(id) = self.triggers.next_settled() {
-            self.settle(id);
+        while let Some(id) = self.triggers.next_saved() {
+            self.remove_acknowledged(id);
         }
     }
 
     /// Takes the report of an order. Returns whether it was one of an event.
-    pub(super) fn on_trigger_report(&mut self, report: &WriteReport) -> bool {
+    pub(super) fn on_trigger_report(&mut self, report: &OrderReport) -> bool {
         if report.number < TRIGGER_ORDER {
             return false;
         }
         let Some(triggered) = self.triggers.plcs.get_mut(&report.plc) else { return true };
         match triggered.trigger.on_report(report, now()) {
-            FinishedOrder::ReadAll => self.publish_event(report.plc),
+            FinishedOrder::ReadAll => self.publish_triggered_record(report.plc),
             FinishedOrder::Acknowledgement(word) => {
-                let body = triggered.end_word(word, report);
+                let body = triggered.on_word_done(word, report);
                 self.push_event(body);
                 self.triggers.save();
             }
@@ -281,15 +289,15 @@ impl Pump {
         true
     }
 
-    /// Publishes all tags, as they were read last. Without the tag `on` the visit has failed, and
+    /// Publishes all tags, as they were read last. Without the tag `on` the read has failed, and
     /// the event is still to come.
-    fn publish_event(&mut self, plc: u16) {
+    fn publish_triggered_record(&mut self, plc: u16) {
         let Some(pipeline) = self.pipelines.get_mut(usize::from(plc)) else { return };
         let Some(triggered) = self.triggers.plcs.get_mut(&plc) else { return };
         let (topic, booted_at) = (pipeline.topic, triggered.booted_at);
         let is_read = pipeline.sampler.present(triggered.trigger.tag()).is_some();
         let record = is_read.then(|| pipeline.sampler.take_all(clock::now(), now())).flatten();
-        let Some(record) = record else { return triggered.trigger.on_visit_failed() };
+        let Some(record) = record else { return triggered.trigger.on_read_failed() };
         self.push_record(topic, record, booted_at);
         self.triggers.save();
     }
@@ -297,21 +305,21 @@ impl Pump {
 
 impl TriggeredPlc {
     /// Records that a word was written, or refused for good. Returns the event message.
-    fn end_word(&mut self, word: u16, report: &WriteReport) -> Map<String, Json> {
-        if let WriteOutcome::Refused(exception) = report.outcome {
+    fn on_word_done(&mut self, word: u16, report: &OrderReport) -> Map<String, Json> {
+        if let OrderOutcome::Refused(exception) = report.outcome {
             self.count_failed(1, Some(exception));
         } else {
             if std::mem::take(&mut self.is_failing) {
                 let plc = self.name.as_str();
-                tracing::info!(target: EVENTS, plc, "events are acknowledged again");
+                tracing::info!(target: PLC_EVENTS, plc, "events are acknowledged again");
             }
             self.count(CommandOutcome::Done);
         }
         audit(self, word, report)
     }
 
-    fn report_given_up(&mut self) {
-        let events = self.trigger.take_given_up();
+    fn report_dropped(&mut self) {
+        let events = self.trigger.take_dropped();
         if events > 0 {
             self.count_failed(events, None);
         }
@@ -326,11 +334,11 @@ impl TriggeredPlc {
         let plc = self.name.as_str();
         match exception {
             Some(exception) => tracing::warn!(
-                target: EVENTS, plc, exception,
+                target: PLC_EVENTS, plc, exception,
                 "the PLC refuses the word `acknowledge`: its events are not acknowledged"
             ),
             None => tracing::warn!(
-                target: EVENTS, plc, events,
+                target: PLC_EVENTS, plc, events,
                 "too many events wait for their acknowledgement: the oldest get none"
             ),
         }
@@ -347,11 +355,14 @@ impl TriggeredPlc {
 fn to_text(plcs: &BTreeMap<u16, TriggeredPlc>) -> String {
     let saved = plcs.values().filter_map(|plc| {
         let last = serde_json::to_value(plc.trigger.published()?).ok()?;
-        let owed = plc.trigger.owed().collect();
+        let pending_words = plc.trigger.pending_words().collect();
         let waiting = plc.trigger.waiting().map(Into::into).collect();
-        let confirmed = plc.trigger.confirmed().map(UnixTime::as_micros);
+        let last_acknowledged = plc.trigger.last_acknowledged().map(UnixTime::as_micros);
         let on = plc.on.clone();
-        Some((plc.name.as_str(), SavedEvent { on, last, owed, waiting, confirmed }))
+        Some((
+            plc.name.as_str(),
+            SavedEvent { on, last, pending_words, waiting, last_acknowledged },
+        ))
     });
     let saved: BTreeMap<_, _> = saved.collect();
     // Strings, numbers and lists always have a JSON form.
@@ -359,9 +370,9 @@ fn to_text(plcs: &BTreeMap<u16, TriggeredPlc>) -> String {
 }
 
 /// Returns the event message for a word that was written: an acknowledgement is a write.
-fn audit(plc: &TriggeredPlc, word: u16, report: &WriteReport) -> Map<String, Json> {
+fn audit(plc: &TriggeredPlc, word: u16, report: &OrderReport) -> Map<String, Json> {
     // Where an answer is missing, the word was read back.
-    let is_refused = matches!(report.outcome, WriteOutcome::Refused(_));
+    let is_refused = matches!(report.outcome, OrderOutcome::Refused(_));
     let state = if is_refused { "failed" } else { "done" };
     let mut written = Map::new();
     if let Some(address) = plc.word {
@@ -379,14 +390,14 @@ fn audit(plc: &TriggeredPlc, word: u16, report: &WriteReport) -> Map<String, Jso
     ] {
         body.insert(key.to_owned(), value);
     }
-    if let WriteOutcome::Refused(code) = report.outcome {
+    if let OrderOutcome::Refused(code) = report.outcome {
         body.insert("exception".to_owned(), code.into());
     }
     body
 }
 
-/// Returns the value that a tag had in the last run; `None` for what was saved of another tag, or of
-/// one of another type.
+/// Returns the value that a tag had in the last run; `None` for what was saved of another tag, or
+/// of one of another type.
 fn last_value(plc: &Plc, tag: u16, saved: &SavedEvent) -> Option<Value> {
     let tag = plc.tags.get(usize::from(tag)).filter(|tag| tag.name == saved.on)?;
     let value = json::parse(&saved.last, tag.data_type, &tag.json_format).ok()?;

@@ -30,7 +30,7 @@ fn a_bundle_that_a_person_brings_is_in_use_and_its_files_are_for_the_gateway_onl
     let bundles = dir.open();
     assert_eq!(states(&bundles.events), ["staged"]);
     let trial = bundles.trial().unwrap();
-    assert_eq!((trial.counter, trial.origin, trial.left), (3, TrialOrigin::ByHand, None));
+    assert_eq!((trial.counter, trial.source, trial.time_left), (3, BundleSource::ByHand, None));
     let active = bundles.active.unwrap();
     assert_eq!((active.counter, active.gateway.as_str()), (3, "amsterdam-01"));
     assert!(!dir.path("inbox.tar").exists() && !dir.path("inbox.refused").exists());
@@ -55,7 +55,7 @@ fn what_is_refused_changes_nothing_and_says_why() {
         (bundle(3), "which this box has had already"),
         (bundle(2), "older"),
         (damaged, "was changed after it was signed"),
-        (vec![0; 2 << 20], "no file of at most 1048576 bytes"),
+        (vec![0; 2 << 20], "not a regular file of at most 1048576 bytes"),
     ] {
         dir.load(&bytes);
         let bundles = dir.open();
@@ -76,13 +76,13 @@ fn what_is_refused_changes_nothing_and_says_why() {
 }
 
 #[test]
-fn a_bundle_that_is_started_too_often_is_taken_back() {
+fn a_bundle_that_is_started_too_often_is_rolled_back() {
     let dir = StateDir::with_confirmed(3);
     dir.load(&bundle(4));
     for start in 0..5 {
         let bundles = dir.open();
         assert_eq!(counter_in_use(&bundles), Some(4), "start {start}");
-        assert!(bundles.trial().unwrap().left.is_some());
+        assert!(bundles.trial().unwrap().time_left.is_some());
     }
     let bundles = dir.open();
     assert_eq!((counter_in_use(&bundles), states(&bundles.events)), (Some(3), vec!["reverted"]));
@@ -91,17 +91,17 @@ fn a_bundle_that_is_started_too_often_is_taken_back() {
 }
 
 #[test]
-fn a_bundle_that_the_gateway_cannot_start_with_is_taken_back() {
+fn a_bundle_that_the_gateway_cannot_start_with_is_rolled_back() {
     let dir = StateDir::with_confirmed(3);
-    assert!(!dir.open().give_up("no".to_owned(), Path::new("/nonexistent")).unwrap());
+    assert!(!dir.open().revert_unusable("no".to_owned(), Path::new("/nonexistent")).unwrap());
     dir.load(&bundle(4));
     let mut bundles = dir.open();
-    assert!(bundles.give_up("bad key".to_owned(), Path::new("/nonexistent")).unwrap());
+    assert!(bundles.revert_unusable("bad key".to_owned(), Path::new("/nonexistent")).unwrap());
     assert_eq!(counter_in_use(&bundles), Some(3));
     let text = &bundles.events.last().unwrap().sentence.text;
     assert_eq!(
         text,
-        "Bundle 4 was taken back: the gateway cannot start with it: bad key. Correct it at the \
+        "Bundle 4 was rolled back: the gateway cannot start with it: bad key. Correct it at the \
          office and build the next one."
     );
     // It is never tried again.
@@ -140,7 +140,7 @@ fn a_damaged_record_gives_way_to_the_bundle_that_a_person_brings() {
 #[test]
 fn what_an_interrupted_write_left_is_in_nobodys_way() {
     let dir = StateDir::with_confirmed(3);
-    for name in ["record.new", "b.new", "keys.new"] {
+    for name in ["record.new", "b.tar.new", "keys.new"] {
         fs::write(dir.path(name), "half").unwrap();
     }
     fs::create_dir_all(dir.path("b-new/secrets")).unwrap();
@@ -162,7 +162,7 @@ fn unblock(dir: &StateDir, name: &str) {
 
 #[test]
 fn a_bundle_that_the_disk_does_not_take_waits_for_room_and_is_not_in_use() {
-    for file in ["keys", "b", "record"] {
+    for file in ["keys", "b.tar", "record"] {
         let dir = StateDir::with_confirmed(3);
         let mut bundles = dir.open();
         dir.load(&bundle(4));

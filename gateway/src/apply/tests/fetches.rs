@@ -75,11 +75,11 @@ async fn no_redirect_is_followed_and_no_answer_is_taken_for_a_bundle() {
     for (answer, fault, text) in [
         (moved.to_vec(), PullFault::Unavailable, "answered 302"),
         (b"HTTP/1.1 404 Not Found\r\n\r\n".to_vec(), PullFault::Unavailable, "answered 404"),
-        (b"220 ftp\r\n".to_vec(), PullFault::Unavailable, "does not answer as a web server"),
-        (Vec::new(), PullFault::Unavailable, "does not answer as a web server"),
-        (ok(&bundle(3))[..600].to_vec(), PullFault::Unavailable, "its answer was cut"),
-        (ok(&vec![0; MAX_BUNDLE_BYTES + 1]), PullFault::Wrong, "more than 1048576 bytes"),
-        (endless, PullFault::Wrong, "more than 1048576 bytes"),
+        (b"220 ftp\r\n".to_vec(), PullFault::Unavailable, "did not send a valid HTTP response"),
+        (Vec::new(), PullFault::Unavailable, "did not send a valid HTTP response"),
+        (ok(&bundle(3))[..600].to_vec(), PullFault::Unavailable, "it was truncated"),
+        (ok(&vec![0; MAX_BUNDLE_BYTES + 1]), PullFault::Mismatch, "more than 1048576 bytes"),
+        (endless, PullFault::Mismatch, "more than 1048576 bytes"),
     ] {
         let error = fetched(answer).await.unwrap_err();
         assert!(error.to_string().contains(text), "{error}");
@@ -98,13 +98,13 @@ async fn only_the_file_of_the_offer_is_taken() {
     let bytes = bundle(3);
     let web = serve(ok(&bytes)).await;
     let uplink = Uplink::direct(Tls::default());
-    let offer = Offer::parse(&offer_of(3, &bytes)).unwrap();
+    let offer = BundleOffer::parse(&offer_of(3, &bytes)).unwrap();
     assert_eq!(fetch_offered(&uplink, &web.file, &offer).await.unwrap(), bytes);
     let mut other = offer;
     other.sha256[31] ^= 1;
-    let shorter = Offer { size: offer.size - 1, ..offer };
+    let shorter = BundleOffer { size: offer.size - 1, ..offer };
     for wrong in [other, shorter] {
         let error = fetch_offered(&uplink, &web.file, &wrong).await.unwrap_err();
-        assert_eq!(error.fault(), PullFault::Wrong, "{error}");
+        assert_eq!(error.fault(), PullFault::Mismatch, "{error}");
     }
 }

@@ -98,8 +98,8 @@ async fn an_offered_bundle_is_fetched_and_tried_with_a_restart() {
     assert_eq!(task.offers("taken"), 1);
     task.end().await;
     let trial = dir.open().trial().unwrap();
-    assert_eq!((trial.counter, trial.origin), (4, TrialOrigin::Offered));
-    assert!(trial.left.is_some());
+    assert_eq!((trial.counter, trial.source), (4, BundleSource::Pulled));
+    assert!(trial.time_left.is_some());
 }
 
 #[tokio::test]
@@ -250,7 +250,7 @@ async fn a_later_bundle_at_the_web_server_is_as_good() {
 }
 
 #[tokio::test]
-async fn a_bundle_that_loses_the_broker_is_taken_back_with_a_restart_and_an_event() {
+async fn a_bundle_that_loses_the_broker_is_rolled_back_with_a_restart_and_an_event() {
     let dir = StateDir::with_confirmed(3);
     dir.load(&bundle(4));
     let mut task = TestTask::start(&dir, None, Duration::ZERO);
@@ -286,6 +286,6 @@ async fn the_running_time_is_recorded_at_a_stop() {
     let mut task = TestTask::start(&dir, None, HOUR);
     task.report("trying").await;
     task.end().await;
-    let used = dir.open().trials.record().tried.as_ref().unwrap().used;
-    assert!(used > Duration::ZERO && used < LIMIT, "{used:?}");
+    let run_time = dir.open().trials.record().on_trial.as_ref().unwrap().run_time;
+    assert!(run_time > Duration::ZERO && run_time < LIMIT, "{run_time:?}");
 }

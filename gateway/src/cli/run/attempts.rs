@@ -12,8 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::ProcessEnd;
-use super::watched_files::WatchedFiles;
-use crate::app::{self, AppError, RunOutcome, systemd};
+use crate::app::{self, AppError, RunOutcome, WatchedFiles, systemd};
 use crate::apply::{BOX_RUN_DIR, Bundles, BundlesError};
 use crate::cli::WAITING_FILE;
 use crate::cli::{EXIT_NEGATIVE, EXIT_OK};
@@ -27,6 +26,10 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Pause before the same configuration is tried again; it doubles each time.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// How often the service manager hears of a job that takes longer than usual.
+const BUSY_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest job of which the service manager hears; after that it restarts the service.
+const BUSY_LIMIT: Duration = Duration::from_mins(2);
 /// Time for something on this machine that is in the way of a bundle on trial to end.
 const BLOCKED_LIMIT: Duration = Duration::from_mins(10);
 
@@ -83,11 +86,11 @@ impl LoadJob {
 /// The file in which `status` finds why the gateway waits. It is a help, so errors are ignored, and
 /// nothing waits for it: the disk itself may be what is in the way.
 #[derive(Debug)]
-struct WaitingNote(PathBuf);
+struct WaitReasonFile(PathBuf);
 
 /// What the attempts so far have logged.
 #[derive(Debug, Default)]
-struct Reported {
+struct AttemptLog {
     /// Hash of the configuration that was tried last.
     hash: String,
     /// Reason of the last failure.
@@ -98,7 +101,7 @@ struct Reported {
 /// Runs the gateway until `stop` fires, and returns how the process ends. The configuration is that
 /// of the bundle in use, or `own_file` if there is no bundle.
 pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken) -> ProcessEnd {
-    let mut reported = Reported::default();
+    let mut attempt_log = AttemptLog::default();
     let mut bundles = match on_disk(stop, open_bundles(own_file)).await {
         Ok(bundles) => bundles,
         Err(end) => return end,
@@ -111,12 +114,14 @@ pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken
             Ok(attempt) => attempt,
             Err(end) => return end,
         };
-        let note = loaded.as_ref().ok().map(|loaded| WaitingNote::of(&loaded.config));
-        note.iter().for_each(WaitingNote::remove);
+        let note = loaded.as_ref().ok().map(|loaded| WaitReasonFile::of(&loaded.config));
+        note.iter().for_each(WaitReasonFile::remove);
         let failure = match loaded {
             Ok(loaded) => {
-                reported.on_loaded(&loaded, &path);
-                match Box::pin(app::run(loaded, &mut bundles, stop.clone())).await {
+                attempt_log.on_loaded(&loaded, &path);
+                match Box::pin(app::run(loaded, Some(watched.clone()), &mut bundles, stop.clone()))
+                    .await
+                {
                     Ok(RunOutcome::Stopped) => return ProcessEnd::Exit(EXIT_OK),
                     Ok(RunOutcome::Restart) => return ProcessEnd::Restart,
                     Err(error @ AppError::TaskEnded) => StartFailure::Ended(error),
@@ -125,23 +130,23 @@ pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken
             }
             Err(rejected) => StartFailure::Rejected(rejected),
         };
-        let giving_up = give_up_if_hopeless(bundles, &failure, started_at, &path);
-        let is_given_up;
-        (is_given_up, bundles) = match on_disk(stop, giving_up).await {
-            Ok(given_up) => given_up,
+        let reverting = revert_if_unstartable(bundles, &failure, started_at, &path);
+        let is_reverted;
+        (is_reverted, bundles) = match on_disk(stop, reverting).await {
+            Ok(is_reverted) => is_reverted,
             Err(end) => return end,
         };
-        if is_given_up {
+        if is_reverted {
             continue;
         }
         if !systemd::is_service() || matches!(failure, StartFailure::Ended(_)) {
             log.print(failure.to_text());
             return ProcessEnd::Exit(EXIT_NEGATIVE);
         }
-        let retry_at = reported.on_failure(&failure, &path).map(|pause| Instant::now() + pause);
-        note.iter().for_each(|note| note.write(reported.reason.clone()));
+        let retry_at = attempt_log.on_failure(&failure, &path).map(|pause| Instant::now() + pause);
+        note.iter().for_each(|note| note.write(attempt_log.reason.clone()));
         let waited = stop.run_until_cancelled(wait(watched, retry_at)).await;
-        note.iter().for_each(WaitingNote::remove);
+        note.iter().for_each(WaitReasonFile::remove);
         if waited.is_none() {
             return ProcessEnd::Exit(EXIT_OK);
         }
@@ -152,15 +157,26 @@ pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken
     }
 }
 
-/// Runs a job on a blocking thread. The stop does not wait for a disk that does not answer.
+/// Runs a job on a blocking thread. The stop does not wait for a disk that does not answer, and the
+/// service manager waits for [`BUSY_LIMIT`]: `edge-gateway-box` may take a minute to set up a
+/// network.
 async fn on_disk<T: Send + 'static>(
     stop: &CancellationToken,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ProcessEnd> {
-    match stop.run_until_cancelled(spawn_blocking(job)).await {
-        Some(Ok(done)) => Ok(done),
-        Some(Err(_)) => Err(ProcessEnd::Exit(EXIT_NEGATIVE)),
-        None => Err(ProcessEnd::Exit(EXIT_OK)),
+    let mut job = spawn_blocking(job);
+    let started_at = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut job => return done.map_err(|_| ProcessEnd::Exit(EXIT_NEGATIVE)),
+            () = stop.cancelled() => return Err(ProcessEnd::Exit(EXIT_OK)),
+            () = sleep(BUSY_INTERVAL) => {
+                if started_at.elapsed() < BUSY_LIMIT {
+                    systemd::notify_busy(BUSY_INTERVAL * 10);
+                }
+            }
+        }
     }
 }
 
@@ -185,16 +201,16 @@ fn take_inbox(bundles: Option<Bundles>) -> impl FnOnce() -> Option<Bundles> {
     }
 }
 
-/// Takes the bundle in use back if the gateway cannot start with it. A port that another program
+/// Rolls back the bundle in use if the gateway cannot start with it. A port that another program
 /// uses may become free, so that waits for the time that a trial has. Returns whether there is
 /// another configuration to start with.
-fn give_up_if_hopeless(
+fn revert_if_unstartable(
     bundles: Option<Bundles>,
     failure: &StartFailure,
     started_at: Instant,
     path: &Path,
 ) -> impl FnOnce() -> (bool, Option<Bundles>) + use<> {
-    let is_hopeless = match failure {
+    let is_unstartable = match failure {
         StartFailure::Rejected(_) => true,
         StartFailure::Blocked(_) => started_at.elapsed() >= BLOCKED_LIMIT,
         StartFailure::Ended(_) => false,
@@ -202,11 +218,11 @@ fn give_up_if_hopeless(
     let cause = failure.to_log_text(path).lines().next().unwrap_or_default().to_owned();
     move || {
         let Some(mut bundles) = bundles else { return (false, None) };
-        if !is_hopeless {
+        if !is_unstartable {
             return (false, Some(bundles));
         }
-        let given_up = bundles.give_up(cause, Path::new(BOX_RUN_DIR));
-        (given_up.inspect_err(log_unusable).unwrap_or(false), Some(bundles))
+        let is_reverted = bundles.revert_unusable(cause, Path::new(BOX_RUN_DIR));
+        (is_reverted.inspect_err(log_unusable).unwrap_or(false), Some(bundles))
     }
 }
 
@@ -232,7 +248,7 @@ async fn wait(mut watched: WatchedFiles, retry_at: Option<Instant>) {
     }
 }
 
-impl WaitingNote {
+impl WaitReasonFile {
     fn of(config: &Config) -> Self {
         Self(config.gateway.state_dir.join(WAITING_FILE))
     }
@@ -248,7 +264,7 @@ impl WaitingNote {
     }
 }
 
-impl Reported {
+impl AttemptLog {
     /// Logs that this configuration is started, unless it was the last one too.
     fn on_loaded(&mut self, loaded: &LoadedConfig, path: &Path) {
         if self.hash == loaded.hash {
@@ -345,17 +361,17 @@ mod tests {
 
         assert_eq!(text.lines().count(), MAX_LOGGED + 1, "{text}");
         assert!(text.contains(&format!("{count} problems, shown by")), "{text}");
-        let mut reported = Reported::default();
-        assert_eq!(reported.on_failure(&failure, &path), None);
-        assert_eq!(reported.reason, text);
+        let mut attempt_log = AttemptLog::default();
+        assert_eq!(attempt_log.on_failure(&failure, &path), None);
+        assert_eq!(attempt_log.reason, text);
         fs::remove_file(&path).unwrap();
     }
 
     #[test]
     fn an_obstacle_is_tried_again_with_growing_pauses() {
-        let mut reported = Reported::default();
+        let mut attempt_log = AttemptLog::default();
         let obstacle = |name: &str| StartFailure::Blocked(AppError::QueueInUse(name.to_owned()));
-        let mut pause = |name: &str| reported.on_failure(&obstacle(name), "f".as_ref()).unwrap();
+        let mut pause = |name: &str| attempt_log.on_failure(&obstacle(name), "f".as_ref()).unwrap();
         let seconds: Vec<_> = (0..8).map(|_| pause("a").as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(pause("b"), MIN_PAUSE, "another reason");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::site::{CommandSite, plc_config, reply};
-use crate::command::{CommandDesk, MAX_IDS};
+use crate::command::{CommandProcessor, MAX_IDS};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -63,12 +63,12 @@ fn an_interrupted_command_is_unknown_and_is_read_back() {
     let mut site = CommandSite::new();
     let command = r#"{"id":"a1","by":"line 3","write":{"setpoint":21.5}}"#;
     site.receive(command);
-    let batch = site.desk.take_batch(site.time.now).unwrap();
+    let batch = site.command_processor.take_batch(site.time.now).unwrap();
     site.file = batch.bytes;
     // The PLC had taken it.
     site.plc.set(21, 0x41AC);
     site.restart();
-    let under_way = site.desk.pending();
+    let under_way = site.command_processor.pending();
     let replies = site.run();
     let found = reply(&replies);
     assert_eq!((&found["state"], under_way), (&json!("unknown"), 1));
@@ -77,7 +77,7 @@ fn an_interrupted_command_is_unknown_and_is_read_back() {
     let event = &site.trail[0];
     assert_eq!((&event["by"], &event["write"]), (&json!("line 3"), &json!({"setpoint": 21.5})));
     assert_eq!((site.trail.len(), site.plc.writes), (1, 0));
-    // The asker gets the same truth again, in this run and in the next.
+    // The requester gets the same truth again, in this run and in the next.
     assert_eq!(reply(&site.send(command))["first"], "unknown");
     site.restart();
     assert_eq!(site.send(command), replies);
@@ -88,10 +88,10 @@ fn an_interrupted_command_is_unknown_and_is_read_back() {
 fn an_interrupted_command_whose_tag_is_gone_says_what_it_wrote() {
     let mut site = CommandSite::new();
     site.receive(r#"{"by":"line 3","write":{"setpoint":21.5}}"#);
-    site.file = site.desk.take_batch(site.time.now).unwrap().bytes;
+    site.file = site.command_processor.take_batch(site.time.now).unwrap().bytes;
     let mut plc = plc_config();
     Arc::make_mut(&mut plc.tags).remove(1);
-    site.desk = CommandDesk::new(&[plc], "other", &site.file, site.time);
+    site.command_processor = CommandProcessor::new(&[plc], "other", &site.file, site.time);
     assert!(site.run().is_empty());
     let event = &site.trail[0];
     assert_eq!((&event["state"], &event["write"]), (&json!("unknown"), &json!({"setpoint": 21.5})));

@@ -70,7 +70,7 @@ fn mutated_payloads_write_only_what_is_allowed() {
         site.may_be_old = number % 16 == 1;
         site.receive_bytes(&payload);
         orders += judge(&mut site, &plc, &payload);
-        // A new desk now and then, since the ledger fills with ids.
+        // A new command processor now and then, since the ledger fills with ids.
         if number % 5_000 == 0 {
             site = CommandSite::new();
         }
@@ -84,8 +84,8 @@ fn mutated_payloads_write_only_what_is_allowed() {
 fn judge(site: &mut CommandSite, plc: &Plc, payload: &[u8]) -> u64 {
     let shown = String::from_utf8_lossy(payload);
     let mut effects = site.effects();
-    while site.desk.take_batch(site.time.now).is_some() {
-        site.desk.on_batch_stored(site.time);
+    while site.command_processor.take_batch(site.time.now).is_some() {
+        site.command_processor.on_batch_stored(site.time);
         effects.extend(site.effects());
     }
     let mut orders = 0;
@@ -98,7 +98,7 @@ fn judge(site: &mut CommandSite, plc: &Plc, payload: &[u8]) -> u64 {
             assert!(is_allowed(plc, image), "{shown}: {image:?}");
         }
         let report = site.plc.execute(&order, site.time.wall);
-        site.desk.on_report(&report, site.time);
+        site.command_processor.on_report(&report, site.time);
     }
     effects.extend(site.effects());
     let reply = |effect: &CommandEffect| {

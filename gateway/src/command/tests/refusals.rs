@@ -7,7 +7,7 @@ use provisioning::plc::{Location, Table};
 use serde_json::json;
 
 use super::site::{CommandSite, reply};
-use crate::command::{CommandDesk, CommandEffect};
+use crate::command::{CommandEffect, CommandProcessor};
 use crate::model::ProgramSignature;
 
 #[test]
@@ -94,8 +94,8 @@ fn an_order_carries_the_time_until_which_it_may_be_sent() {
     let mut site = CommandSite::new();
     site.expires_in = Some(Duration::from_secs(5));
     site.receive(r#"{"expires":"2026-12-01T10:00:02.500Z","write":{"setpoint":1}}"#);
-    site.desk.take_batch(site.time.now).unwrap();
-    site.desk.on_batch_stored(site.time);
+    site.command_processor.take_batch(site.time.now).unwrap();
+    site.command_processor.on_batch_stored(site.time);
     let to_order = |effect| {
         if let CommandEffect::Order(order) = effect { Some(order) } else { None }
     };
@@ -137,17 +137,17 @@ fn sixteen_commands_wait_and_no_more() {
 fn another_program_in_the_plc_prevents_writes_until_it_is_accepted() {
     let mut site = CommandSite::new();
     let (first, second) = (ProgramSignature([1, 2, 3, 4]), ProgramSignature([5, 6, 7, 8]));
-    site.desk.on_program(0, first);
+    site.command_processor.on_program(0, first);
     assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "done");
-    site.desk.on_program(0, second);
-    assert_eq!(site.desk.other_program(0), Some(second));
+    site.command_processor.on_program(0, second);
+    assert_eq!(site.command_processor.other_program(0), Some(second));
     let replies = site.send(r#"{"speed":1}"#);
     assert!(reply(&replies)["reason"].as_str().unwrap().contains("accept_program"), "{replies:?}");
     // Also after a restart with the same configuration.
     site.restart();
-    site.desk.on_program(0, second);
+    site.command_processor.on_program(0, second);
     assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "rejected");
-    site.desk.on_program(0, first);
+    site.command_processor.on_program(0, first);
     assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "done");
 }
 
@@ -157,15 +157,16 @@ fn a_plc_that_only_gets_acknowledgements_of_events_has_one_program_too() {
     let place = Location { table: Table::HoldingRegister, first: 90, count: 1, byte: 0, bit: None };
     config.plcs[0].publish.on = Some(EventTrigger { tag: 0, acknowledge: Some(place) });
     let time = CommandSite::new().time;
-    let desk = |ledger: &[u8]| CommandDesk::new(&config.plcs, "hash", ledger, time);
+    let command_processor =
+        |ledger: &[u8]| CommandProcessor::new(&config.plcs, "hash", ledger, time);
     let (first, second) = (ProgramSignature([1, 2, 3, 4]), ProgramSignature([5, 6, 7, 8]));
-    let mut before = desk(b"");
+    let mut before = command_processor(b"");
     (0..2).for_each(|plc| before.on_program(plc, first));
-    assert_eq!([0, 1].map(|plc| before.wanted_program(plc)), [Some(first), None]);
+    assert_eq!([0, 1].map(|plc| before.required_program(plc)), [Some(first), None]);
     let ledger = before.take_batch(time.now).unwrap().bytes;
-    let mut after = desk(&ledger);
+    let mut after = command_processor(&ledger);
     (0..2).for_each(|plc| after.on_program(plc, second));
-    assert_eq!(after.wanted_program(0), Some(first));
+    assert_eq!(after.required_program(0), Some(first));
     assert_eq!([0, 1].map(|plc| after.other_program(plc)), [Some(second), None]);
 }
 
@@ -173,8 +174,8 @@ fn a_plc_that_only_gets_acknowledgements_of_events_has_one_program_too() {
 fn a_command_that_cannot_be_recorded_is_not_carried_out() {
     let mut site = CommandSite::new();
     site.receive(r#"{"id":"a","write":{"speed":1}}"#);
-    site.desk.take_batch(site.time.now).unwrap();
-    site.desk.on_batch_failed(site.time);
+    site.command_processor.take_batch(site.time.now).unwrap();
+    site.command_processor.on_batch_failed(site.time);
     let replies = site.run();
     assert_eq!((&reply(&replies)["state"], site.plc.writes), (&json!("failed"), 0));
     // The id was not used.

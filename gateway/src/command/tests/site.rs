@@ -1,4 +1,4 @@
-//! A desk with one PLC in memory.
+//! A command processor with one PLC in memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use provisioning::config::{
 use provisioning::plc::{DataType, PlcModel};
 use serde_json::Value;
 
-use crate::command::{CommandDesk, CommandEffect, CommandTime, IncomingCommand};
+use crate::command::{CommandEffect, CommandProcessor, CommandTime, IncomingCommand};
 use crate::model::{
-    ImageContent, ImageReport, ImageState, Registers, TagImage, UnixTime, WriteOrder, WriteOutcome,
-    WriteReport, WriteTask,
+    ImageContent, ImageReport, ImageState, OrderOutcome, OrderReport, OrderTask, PlcOrder,
+    Registers, TagImage, UnixTime,
 };
 use crate::testing;
 
@@ -56,20 +56,20 @@ impl SiteMemory {
     }
 
     /// Carries out an order.
-    pub(crate) fn execute(&mut self, order: &WriteOrder, at: UnixTime) -> WriteReport {
+    pub(crate) fn execute(&mut self, order: &PlcOrder, at: UnixTime) -> OrderReport {
         let found: Vec<_> = order.expect.iter().map(|image| self.read(image)).collect();
         let is_same = order.expect.iter().zip(&found).all(|(image, found)| {
             let ImageContent::Words(words) = &image.content else { return false };
             let Registers::Words(found) = found else { return false };
             words.iter().zip(found).all(|(word, found)| word.merged_into(*found) == *found)
         });
-        let (mut outcome, mut state) = (WriteOutcome::Done, ImageState::Written);
-        if order.task == WriteTask::ReadBack {
+        let (mut outcome, mut state) = (OrderOutcome::Done, ImageState::Written);
+        if order.task == OrderTask::ReadBack {
             state = ImageState::NotSent;
         } else if !is_same {
-            (outcome, state) = (WriteOutcome::ExpectationFailed, ImageState::NotSent);
+            (outcome, state) = (OrderOutcome::ExpectationFailed, ImageState::NotSent);
         } else if let Some(code) = self.exception {
-            (outcome, state) = (WriteOutcome::Refused(code), ImageState::Refused(code));
+            (outcome, state) = (OrderOutcome::Refused(code), ImageState::Refused(code));
         } else {
             self.writes += 1;
             order.write.iter().for_each(|image| self.write(image));
@@ -77,11 +77,11 @@ impl SiteMemory {
                 self.words.clear();
             }
             if self.is_silent {
-                (outcome, state) = (WriteOutcome::Unknown, ImageState::Unknown);
+                (outcome, state) = (OrderOutcome::Unknown, ImageState::Unknown);
             }
         }
         let image = |image: &TagImage| ImageReport { state, read: Some(self.read(image)) };
-        WriteReport {
+        OrderReport {
             number: order.number,
             plc: order.plc,
             outcome,
@@ -92,9 +92,9 @@ impl SiteMemory {
     }
 }
 
-/// A desk, its PLC, and what it said.
+/// A command processor, its PLC, and what it said.
 pub(crate) struct CommandSite {
-    pub(crate) desk: CommandDesk,
+    pub(crate) command_processor: CommandProcessor,
     pub(crate) plc: SiteMemory,
     pub(crate) time: CommandTime,
     /// The ledger file.
@@ -114,7 +114,7 @@ impl CommandSite {
         let mut plc = SiteMemory::default();
         plc.set(50, 0b1010_0101);
         Self {
-            desk: CommandDesk::new(&[plc_config()], "hash", &[], time),
+            command_processor: CommandProcessor::new(&[plc_config()], "hash", &[], time),
             plc,
             time,
             file: Vec::new(),
@@ -128,7 +128,8 @@ impl CommandSite {
 
     /// Restarts the gateway: nothing is left but the file.
     pub(crate) fn restart(&mut self) {
-        self.desk = CommandDesk::new(&[plc_config()], "hash", &self.file, self.time);
+        self.command_processor =
+            CommandProcessor::new(&[plc_config()], "hash", &self.file, self.time);
     }
 
     pub(crate) fn advance(&mut self, by: Duration) {
@@ -137,7 +138,7 @@ impl CommandSite {
         self.time.wall = UnixTime::from_micros(self.time.wall.as_micros() + micros);
     }
 
-    /// Hands a command to the desk.
+    /// Hands a command to the command processor.
     pub(crate) fn receive(&mut self, payload: &str) {
         self.receive_bytes(payload.as_bytes());
     }
@@ -146,7 +147,7 @@ impl CommandSite {
         let incoming = IncomingCommand {
             plc: 0,
             payload,
-            asker: self.asked,
+            requester: self.asked,
             by: None,
             is_retained: self.is_retained,
             may_be_old: self.may_be_old,
@@ -155,19 +156,20 @@ impl CommandSite {
         self.asked += 1;
         // The temperature was read; nothing is known of the other tags.
         let present = |tag| (tag == 0).then(|| Value::from(18.25));
-        self.desk.on_command(incoming, &present, self.time);
+        self.command_processor.on_command(incoming, &present, self.time);
     }
 
     pub(crate) fn effects(&mut self) -> Vec<CommandEffect> {
-        std::iter::from_fn(|| self.desk.poll_effect()).collect()
+        std::iter::from_fn(|| self.command_processor.poll_effect()).collect()
     }
 
-    /// Does what the desk asks for until it asks for nothing more. Returns the replies.
+    /// Does what the command processor asks for until it asks for nothing more. Returns the
+    /// replies.
     pub(crate) fn run(&mut self) -> Vec<Value> {
         let mut replies = Vec::new();
         loop {
             let effects = self.effects();
-            let batch = self.desk.take_batch(self.time.now);
+            let batch = self.command_processor.take_batch(self.time.now);
             if effects.is_empty() && batch.is_none() {
                 return replies;
             }
@@ -175,11 +177,11 @@ impl CommandSite {
                 match effect {
                     CommandEffect::Order(order) => {
                         let report = self.plc.execute(&order, self.time.wall);
-                        self.desk.on_report(&report, self.time);
+                        self.command_processor.on_report(&report, self.time);
                     }
                     CommandEffect::Reply { reply, .. } => replies.push(Value::Object(reply.body)),
                     CommandEffect::Audit { body } => self.trail.push(Value::Object(body)),
-                    CommandEffect::Settled { .. } => {}
+                    CommandEffect::AckDelivery { .. } => {}
                 }
             }
             if let Some(batch) = batch {
@@ -187,7 +189,7 @@ impl CommandSite {
                     self.file.clear();
                 }
                 self.file.extend(batch.bytes);
-                self.desk.on_batch_stored(self.time);
+                self.command_processor.on_batch_stored(self.time);
             }
         }
     }

@@ -43,7 +43,7 @@ fn sent(core: &mut BrokerCore, connection: ConnectionId) -> Vec<(PublishedMessag
     messages
 }
 
-/// Connects `a` as 1 and `b` as 2; `b` subscribes to everything at QoS 1 in a kept session.
+/// Connects `a` as 1 and `b` as 2; `b` subscribes to everything at QoS 1 in a persistent session.
 fn publisher_and_subscriber(now: Instant) -> BrokerCore {
     let mut core = BrokerCore::default();
     core.on_connect(1, &connect("a", SessionStart::Clean, 0), now);
@@ -53,7 +53,7 @@ fn publisher_and_subscriber(now: Instant) -> BrokerCore {
 }
 
 #[test]
-fn a_kept_session_stores_messages_until_it_expires() {
+fn a_persistent_session_stores_messages_until_it_expires() {
     let start = Instant::now();
     for (away, is_kept) in [(59 * SECOND, true), (60 * SECOND, false)] {
         let mut core = publisher_and_subscriber(start);

@@ -6,16 +6,16 @@ use super::properties::{
     MAXIMUM_PACKET_SIZE, Properties, REASON_STRING, RECEIVE_MAXIMUM, SERVER_REFERENCE, TOPIC_ALIAS,
     length_prefix, variable_integer,
 };
-use super::{BrokerWords, Greeting, Violation};
-use crate::model::ForeignText;
-use crate::mqtt::reason_code::SpokenReason;
+use super::{BrokerReasons, PeerProtocol, Violation};
+use crate::model::UntrustedText;
+use crate::mqtt::reason_code::BrokerReason;
 
 /// Longest packet other than a message, and longest properties of a message, in bytes: room for the
 /// longest reason string. A property of 5 bytes takes 100 in rumqttc, which holds ten packets at
 /// once, so this bounds them to 14 MB.
 const MAX_OVERHEAD: usize = 66 * 1024;
 /// Bytes that tell who answers: as many as `HTTP/` has.
-const GREETING_LEN: usize = 5;
+const PROTOCOL_PREFIX_LEN: usize = 5;
 
 /// Most ping responses that are read at once. The client sends a request only after the last
 /// response, so a broker that sends more takes the time of the thread that reads the PLCs.
@@ -39,7 +39,7 @@ pub(super) struct PacketScanner {
 #[derive(Debug)]
 enum ScanPosition {
     /// Before the first packet; what was read does not look like one.
-    Greeting(Vec<u8>),
+    PeerProtocol(Vec<u8>),
     Header {
         is_first: bool,
     },
@@ -67,31 +67,32 @@ impl PacketScanner {
     pub(super) fn scan(
         &mut self,
         bytes: &[u8],
-        words: &BrokerWords,
+        reasons: &BrokerReasons,
     ) -> Result<(), (usize, Violation)> {
         let mut rest = bytes;
         self.ping_responses = 0;
         while !rest.is_empty() {
             let passed = bytes.len() - rest.len();
-            let taken = self.step(rest, words).map_err(|violation| (passed, violation))?;
+            let taken = self.step(rest, reasons).map_err(|violation| (passed, violation))?;
             rest = rest.get(taken..).unwrap_or_default();
         }
         Ok(())
     }
 
     /// Reads one part of a packet and returns its length, at least one byte.
-    fn step(&mut self, bytes: &[u8], words: &BrokerWords) -> Result<usize, Violation> {
+    fn step(&mut self, bytes: &[u8], reasons: &BrokerReasons) -> Result<usize, Violation> {
         let Some(&byte) = bytes.first() else { return Ok(0) };
         match &mut self.position {
-            ScanPosition::Greeting(seen) => {
-                let taken = bytes.len().min(GREETING_LEN - seen.len());
+            ScanPosition::PeerProtocol(seen) => {
+                let taken = bytes.len().min(PROTOCOL_PREFIX_LEN - seen.len());
                 seen.extend(bytes.iter().take(taken));
-                greeting(seen).map_or(Ok(taken), |greeting| Err(Violation::NotMqtt(greeting)))
+                detect_protocol(seen)
+                    .map_or(Ok(taken), |protocol| Err(Violation::NotMqtt(protocol)))
             }
             ScanPosition::Header { is_first: true } if byte >> 4 != CONNACK => {
-                self.position = ScanPosition::Greeting(Vec::new());
-                // Judged by the next step: the greeting itself never passes.
-                self.step(bytes, words)
+                self.position = ScanPosition::PeerProtocol(Vec::new());
+                // Judged by the next step: these bytes themselves never pass.
+                self.step(bytes, reasons)
             }
             &mut ScanPosition::Header { is_first } => {
                 self.judge_header(byte >> 4, is_first)?;
@@ -118,7 +119,7 @@ impl PacketScanner {
                 let is_whole = taken == *left;
                 if let Some(mut seen) = head.take() {
                     seen.extend_from_slice(fresh);
-                    if !self.judge_body(header, &seen, is_whole, words)? {
+                    if !self.judge_body(header, &seen, is_whole, reasons)? {
                         self.keep_head(seen);
                     }
                 }
@@ -180,14 +181,14 @@ impl PacketScanner {
         header: u8,
         seen: &[u8],
         is_whole: bool,
-        words: &BrokerWords,
+        reasons: &BrokerReasons,
     ) -> Result<bool, Violation> {
         match header >> 4 {
             PUBLISH => judge_message(header, seen),
-            CONNACK if is_whole => self.judge_connack(seen, words).map(|()| true),
+            CONNACK if is_whole => self.judge_connack(seen, reasons).map(|()| true),
             DISCONNECT if is_whole => {
                 if let Some((&code, rest)) = seen.split_first() {
-                    words.record_disconnect(spoken_reason(code, Properties::after_length(rest)));
+                    reasons.record_disconnect(broker_reason(code, Properties::after_length(rest)));
                 }
                 Ok(true)
             }
@@ -196,10 +197,10 @@ impl PacketScanner {
     }
 
     /// Judges a whole CONNACK: flags, code, and with version 5 properties (3.2.2).
-    fn judge_connack(&self, body: &[u8], words: &BrokerWords) -> Result<(), Violation> {
+    fn judge_connack(&self, body: &[u8], reasons: &BrokerReasons) -> Result<(), Violation> {
         let Some(&code) = body.get(1) else { return Ok(()) };
         let properties = Properties::after_length(body.get(2..).unwrap_or_default());
-        words.record_connack(spoken_reason(code, properties));
+        reasons.record_connack(broker_reason(code, properties));
         if self.version == MqttVersion::V5 && body.len() == 2 {
             return Err(Violation::AnswersV3 { code });
         }
@@ -217,17 +218,17 @@ impl PacketScanner {
     }
 }
 
-/// Returns who speaks; `None` until enough was read.
-fn greeting(seen: &[u8]) -> Option<Greeting> {
+/// Returns the protocol by the first bytes, if it is not MQTT; `None` until enough was read.
+fn detect_protocol(seen: &[u8]) -> Option<PeerProtocol> {
     if seen.starts_with(b"HTTP/") {
-        return Some(Greeting::Http);
+        return Some(PeerProtocol::Http);
     }
     // A TLS alert (RFC 8446, 5.1 and 6): record type 21, version 3.x.
     if seen.starts_with(&[21, 3]) {
-        return Some(Greeting::Tls);
+        return Some(PeerProtocol::Tls);
     }
     let may_become = [&b"HTTP/"[..], &[21, 3]].into_iter().any(|start| start.starts_with(seen));
-    (!may_become).then_some(Greeting::Other)
+    (!may_become).then_some(PeerProtocol::Other)
 }
 
 /// Judges the length of a packet. Messages have the limit of rumqttc.
@@ -255,10 +256,10 @@ fn judge_message(header: u8, body: &[u8]) -> Result<bool, Violation> {
     Ok(true)
 }
 
-fn spoken_reason(code: u8, properties: Properties<'_>) -> SpokenReason {
+fn broker_reason(code: u8, properties: Properties<'_>) -> BrokerReason {
     let text = |wanted: u8| {
         let (_, value) = properties.into_iter().find(|(id, _)| *id == wanted)?;
-        Some(ForeignText::new(&String::from_utf8_lossy(value)))
+        Some(UntrustedText::new(&String::from_utf8_lossy(value)))
     };
-    SpokenReason { code, text: text(REASON_STRING), server: text(SERVER_REFERENCE) }
+    BrokerReason { code, text: text(REASON_STRING), server: text(SERVER_REFERENCE) }
 }

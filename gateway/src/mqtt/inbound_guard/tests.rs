@@ -7,8 +7,8 @@ const V5_CONNACK: &[u8] = &[0x20, 3, 0, 0, 0];
 
 #[test]
 fn a_disconnect_without_property_length_is_understood() {
-    let words = scanned(&[V5_CONNACK, &[0xE0, 0x01, 0x8E]]);
-    assert_eq!(words.disconnect().map(|said| said.code), Some(0x8E));
+    let reasons = scanned(&[V5_CONNACK, &[0xE0, 0x01, 0x8E]]);
+    assert_eq!(reasons.disconnect().map(|said| said.code), Some(0x8E));
 }
 
 #[test]
@@ -20,9 +20,9 @@ fn reason_string_and_server_reference_are_kept_cut_and_on_one_line() {
     body[1] = u8::try_from(body.len() - 2).unwrap();
     let disconnect = [&[0xE0, u8::try_from(body.len()).unwrap()][..], &body].concat();
 
-    let words = scanned(&[V5_CONNACK, &disconnect]);
+    let reasons = scanned(&[V5_CONNACK, &disconnect]);
 
-    let said = words.disconnect().unwrap();
+    let said = reasons.disconnect().unwrap();
     assert_eq!(said.server.as_ref().unwrap().as_str(), "b:1");
     assert_eq!(said.text.as_ref().unwrap().as_str(), "go?away");
 }
@@ -30,13 +30,13 @@ fn reason_string_and_server_reference_are_kept_cut_and_on_one_line() {
 #[test]
 fn an_answer_in_the_format_of_3_1_1_ends_a_session_of_5() {
     for code in [0, 1, 5] {
-        let words = scanned(&[&[0x20, 0x02, 0x00, code]]);
-        assert_eq!(words.violation(), Some(Violation::AnswersV3 { code }));
-        assert_eq!(words.connack().map(|said| said.code), Some(code));
+        let reasons = scanned(&[&[0x20, 0x02, 0x00, code]]);
+        assert_eq!(reasons.violation(), Some(Violation::AnswersV3 { code }));
+        assert_eq!(reasons.connack().map(|said| said.code), Some(code));
     }
-    let (mut guard, words) = InboundGuard::new((), MqttVersion::V311, false);
+    let (mut guard, reasons) = InboundGuard::new((), MqttVersion::V311, false);
     assert_eq!(guard.inspect(&[0x20, 2, 0, 0]), 4);
-    assert_eq!(words.violation(), None);
+    assert_eq!(reasons.violation(), None);
 }
 
 #[test]
@@ -52,21 +52,21 @@ fn limits_of_zero_are_violations() {
 #[test]
 fn a_flood_of_ping_responses_is_a_violation_and_those_of_a_long_session_are_none() {
     let flood = [0xD0, 0].repeat(17);
-    let words = scanned(&[V5_CONNACK, &flood]);
-    assert_eq!(words.violation(), Some(Violation::UnsolicitedPingResponses));
-    let (mut guard, words) = InboundGuard::new((), MqttVersion::V5, false);
+    let reasons = scanned(&[V5_CONNACK, &flood]);
+    assert_eq!(reasons.violation(), Some(Violation::UnsolicitedPingResponses));
+    let (mut guard, reasons) = InboundGuard::new((), MqttVersion::V5, false);
     guard.inspect(V5_CONNACK);
     (0..1000).for_each(|_| assert_eq!(guard.inspect(&[0xD0, 0]), 2));
-    assert_eq!(words.violation(), None);
+    assert_eq!(reasons.violation(), None);
 }
 
 #[test]
 fn what_is_no_broker_is_recognised_by_its_first_bytes() {
     for (bytes, expected) in [
-        (&b"HTTP/1.0 403 Forbidden\r\n"[..], Some(Greeting::Http)),
-        (&[0x15, 3, 3, 0, 2, 2, 40], Some(Greeting::Tls)),
-        (b"SSH-2.0-OpenSSH\r\n", Some(Greeting::Other)),
-        (&[0x30, 3, 0, 1, b't'], Some(Greeting::Other)),
+        (&b"HTTP/1.0 403 Forbidden\r\n"[..], Some(PeerProtocol::Http)),
+        (&[0x15, 3, 3, 0, 2, 2, 40], Some(PeerProtocol::Tls)),
+        (b"SSH-2.0-OpenSSH\r\n", Some(PeerProtocol::Other)),
+        (&[0x30, 3, 0, 1, b't'], Some(PeerProtocol::Other)),
         (b"HTT", None),
     ] {
         let expected = expected.map(Violation::NotMqtt);
@@ -81,10 +81,10 @@ fn a_message_without_a_subscription_is_a_violation() {
     let message = [0x30, 4, 0, 1, b't', 0];
     assert_eq!(scanned(&[V5_CONNACK, &message]).violation(), Some(Violation::UnsolicitedMessage));
     for version in [MqttVersion::V311, MqttVersion::V5] {
-        let (mut guard, words) = InboundGuard::new((), version, true);
+        let (mut guard, reasons) = InboundGuard::new((), version, true);
         let connack: &[u8] = if version == MqttVersion::V5 { V5_CONNACK } else { &[0x20, 2, 0, 0] };
         assert_eq!(guard.inspect(connack) + guard.inspect(&message), connack.len() + message.len());
-        assert_eq!(words.violation(), None);
+        assert_eq!(reasons.violation(), None);
     }
 }
 
@@ -97,18 +97,18 @@ fn packets_that_a_broker_does_not_send_are_violations() {
         (vec![0x40, 0xFF, 0xFF, 0x3F], Violation::PacketTooLong { kind: 4, bytes: 1_048_575 }),
         (vec![0x40, 0xFF, 0xFF, 0xFF, 0xFF, 1], Violation::MalformedLength),
     ] {
-        let words = scanned(&[V5_CONNACK, &packet]);
-        assert_eq!(words.violation(), Some(expected), "{packet:?}");
+        let reasons = scanned(&[V5_CONNACK, &packet]);
+        assert_eq!(reasons.violation(), Some(expected), "{packet:?}");
     }
 }
 
 #[test]
 fn more_properties_than_memory_allows_are_a_violation() {
-    let (mut guard, words) = InboundGuard::new((), MqttVersion::V5, true);
+    let (mut guard, reasons) = InboundGuard::new((), MqttVersion::V5, true);
     guard.inspect(V5_CONNACK);
     // 1 MB of user properties, each 5 bytes: rumqttc would keep 10 MB of them, twice.
     guard.inspect(&[0x30, 0xC4, 0x84, 0x3D, 0, 1, b't', 0xC0, 0x84, 0x3D]);
-    assert_eq!(words.violation(), Some(Violation::PropertiesTooLong { bytes: 1_000_000 }));
+    assert_eq!(reasons.violation(), Some(Violation::PropertiesTooLong { bytes: 1_000_000 }));
 }
 
 proptest! {
@@ -119,14 +119,14 @@ proptest! {
     ) {
         let bytes = [V5_CONNACK, &message(0x30, &[], &payload)].concat();
         let pieces: Vec<&[u8]> = bytes.chunks(cut).collect();
-        let (mut guard, words) = InboundGuard::new((), MqttVersion::V5, true);
+        let (mut guard, reasons) = InboundGuard::new((), MqttVersion::V5, true);
         for piece in &pieces {
             prop_assert_eq!(guard.inspect(piece), piece.len());
         }
-        prop_assert!(words.disconnect().is_none());
+        prop_assert!(reasons.disconnect().is_none());
         guard.inspect(&[0xE0, 0x01]);
         guard.inspect(&[0x8E]);
-        prop_assert_eq!(words.disconnect().map(|said| said.code), Some(0x8E));
+        prop_assert_eq!(reasons.disconnect().map(|said| said.code), Some(0x8E));
     }
 
     /// Whatever stands before and behind the alias, and however the stream is cut: the packet is
@@ -144,14 +144,14 @@ proptest! {
             [&[0x09][..], &length, &before, &[0x23], &alias.to_be_bytes()].concat();
         let packet = message(0x30 | qos << 1, &properties, &behind);
         let bytes = [V5_CONNACK, &packet].concat();
-        let (mut guard, words) = InboundGuard::new((), MqttVersion::V5, true);
+        let (mut guard, reasons) = InboundGuard::new((), MqttVersion::V5, true);
         let mut passed = 0;
         for piece in bytes.chunks(cut) {
-            if words.violation().is_none() {
+            if reasons.violation().is_none() {
                 passed += guard.inspect(piece);
             }
         }
-        prop_assert_eq!(words.violation(), Some(Violation::TopicAlias));
+        prop_assert_eq!(reasons.violation(), Some(Violation::TopicAlias));
         prop_assert!(passed < bytes.len());
     }
 
@@ -162,13 +162,13 @@ proptest! {
         subscribes: bool,
     ) {
         let judged = |pieces: Vec<&[u8]>| {
-            let (mut guard, words) = InboundGuard::new((), MqttVersion::V5, subscribes);
+            let (mut guard, reasons) = InboundGuard::new((), MqttVersion::V5, subscribes);
             for piece in pieces {
-                if words.violation().is_none() {
+                if reasons.violation().is_none() {
                     guard.inspect(piece);
                 }
             }
-            (words.violation(), words.connack().cloned(), words.disconnect().cloned())
+            (reasons.violation(), reasons.connack().cloned(), reasons.disconnect().cloned())
         };
         prop_assert_eq!(judged(vec![&bytes]), judged(bytes.chunks(cut).collect()));
     }
@@ -192,12 +192,12 @@ fn encoded_length(mut length: usize) -> Vec<u8> {
     bytes
 }
 
-fn scanned(pieces: &[&[u8]]) -> BrokerWords {
-    let (mut guard, words) = InboundGuard::new((), MqttVersion::V5, false);
+fn scanned(pieces: &[&[u8]]) -> BrokerReasons {
+    let (mut guard, reasons) = InboundGuard::new((), MqttVersion::V5, false);
     for piece in pieces {
-        if words.violation().is_none() {
+        if reasons.violation().is_none() {
             guard.inspect(piece);
         }
     }
-    words
+    reasons
 }

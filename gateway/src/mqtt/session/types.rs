@@ -3,7 +3,7 @@
 use provisioning::config::Qos;
 use rumqttc::Outgoing;
 
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::mqtt::MAX_INFLIGHT;
 use crate::mqtt::inbox::{MAX_CANDIDATES, MAX_UNWRITTEN_ACKS, ReceivedPublish};
 
@@ -46,7 +46,7 @@ pub(in crate::mqtt) enum SessionEvent {
     /// The broker received a message of QoS 2; its PUBCOMP is still to come.
     PubrecReceived,
     /// The broker acknowledged or refused a message.
-    Acked { packet_id: u16, code: u8, text: Option<ForeignText>, slot: SlotState },
+    Acked { packet_id: u16, code: u8, text: Option<UntrustedText>, slot: SlotState },
     /// The broker answered the subscription, with one code per filter.
     Subscribed(Vec<u8>),
     /// The broker sent a message.

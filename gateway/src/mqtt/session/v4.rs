@@ -13,11 +13,11 @@ use super::types::{
     ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, MAX_PACKET_LEN, REQUEST_CAPACITY,
     SessionEvent, SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
 };
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::mqtt::broker_traits::ConnectRequest;
 use crate::mqtt::failure::SessionFailure;
 use crate::mqtt::inbox::{DueAck, ReceivedPublish};
-use crate::mqtt::reason_code::{self, SpokenReason};
+use crate::mqtt::reason_code::{self, BrokerReason};
 use crate::mqtt::session_start::{SessionOpening, SessionRequest};
 use crate::mqtt::{Acknowledgements, ClientSettings, IncomingMessage};
 
@@ -175,7 +175,7 @@ const fn suback_code(answer: SubscribeReasonCode) -> u8 {
 /// Returns the failure for another packet in place of CONNACK. The packet itself is not shown: it
 /// may be long, and whatever its sender wants.
 fn no_connack() -> SessionFailure {
-    SessionFailure::Protocol(ForeignText::new("another packet instead of CONNACK"))
+    SessionFailure::Protocol(UntrustedText::new("another packet instead of CONNACK"))
 }
 
 fn session_failure(error: ConnectionError) -> SessionFailure {
@@ -185,7 +185,7 @@ fn session_failure(error: ConnectionError) -> SessionFailure {
         ConnectionError::FlushTimeout => SessionFailure::NotWritten,
         ConnectionError::Io(error) => SessionFailure::Broken(error),
         ConnectionError::ConnectionRefused(code) => {
-            SessionFailure::Connack(SpokenReason::bare(reason_code::from_v3(code as u8)))
+            SessionFailure::Connack(BrokerReason::bare(reason_code::from_v3(code as u8)))
         }
         ConnectionError::NotConnAck(_) => no_connack(),
         ConnectionError::RequestsDone => SessionFailure::Closed,
@@ -204,10 +204,10 @@ fn state_failure(error: StateError) -> SessionFailure {
         StateError::Deserialization(PacketError::PayloadSizeLimitExceeded(size)) => {
             SessionFailure::TooLarge { size }
         }
-        StateError::Deserialization(error) => SessionFailure::Protocol(ForeignText::of(&error)),
+        StateError::Deserialization(error) => SessionFailure::Protocol(UntrustedText::of(&error)),
         error @ (StateError::InvalidState
         | StateError::Unsolicited(_)
         | StateError::WrongPacket
-        | StateError::EmptySubscription) => SessionFailure::Protocol(ForeignText::of(&error)),
+        | StateError::EmptySubscription) => SessionFailure::Protocol(UntrustedText::of(&error)),
     }
 }

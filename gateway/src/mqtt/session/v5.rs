@@ -15,11 +15,11 @@ use super::types::{
     ConnackLimits, MAX_INCOMING_PACKET_LEN, MAX_PACKET_IDS, RECEIVE_MAXIMUM, REQUEST_CAPACITY,
     SessionEvent, SlotState, WRITE_TIMEOUT_SECONDS, outgoing_event,
 };
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::mqtt::broker_traits::ConnectRequest;
 use crate::mqtt::failure::SessionFailure;
 use crate::mqtt::inbox::{DueAck, ReceivedPublish};
-use crate::mqtt::reason_code::{self, SpokenReason};
+use crate::mqtt::reason_code::{self, BrokerReason};
 use crate::mqtt::session_start::{SessionOpening, SessionRequest};
 use crate::mqtt::{Acknowledgements, ClientSettings, IncomingMessage, SessionPersistence};
 
@@ -73,7 +73,7 @@ pub(super) fn open(
 fn expiry_seconds(persistence: SessionPersistence) -> Option<u32> {
     match persistence {
         SessionPersistence::Clean => None,
-        SessionPersistence::Kept { expiry } => {
+        SessionPersistence::Persistent { expiry } => {
             Some(u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX).min(u32::MAX - 1))
         }
     }
@@ -218,7 +218,7 @@ fn puback(ack: PubAck) -> SessionEvent {
         PubAckReason::PayloadFormatInvalid => reason_code::PAYLOAD_FORMAT_INVALID,
     };
     let text = ack.properties.and_then(|properties| properties.reason_string);
-    let text = text.map(ForeignText::from);
+    let text = text.map(UntrustedText::from);
     SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Free }
 }
 
@@ -236,7 +236,7 @@ fn pubrec(ack: PubRec) -> SessionEvent {
         PubRecReason::PayloadFormatInvalid => reason_code::PAYLOAD_FORMAT_INVALID,
     };
     let text = ack.properties.and_then(|properties| properties.reason_string);
-    let text = text.map(ForeignText::from);
+    let text = text.map(UntrustedText::from);
     SessionEvent::Acked { packet_id: ack.pkid, code, text, slot: SlotState::Leaked }
 }
 
@@ -268,7 +268,7 @@ const fn suback_code(answer: SubscribeReasonCode) -> u8 {
 /// Returns the failure for another packet in place of CONNACK. The packet itself is not shown: it
 /// may be long, and whatever its sender wants.
 fn no_connack() -> SessionFailure {
-    SessionFailure::Protocol(ForeignText::new("another packet instead of CONNACK"))
+    SessionFailure::Protocol(UntrustedText::new("another packet instead of CONNACK"))
 }
 
 fn session_failure(error: ConnectionError) -> SessionFailure {
@@ -277,7 +277,7 @@ fn session_failure(error: ConnectionError) -> SessionFailure {
         ConnectionError::Timeout(_) => SessionFailure::NoConnack,
         ConnectionError::Io(error) => SessionFailure::Broken(error),
         ConnectionError::ConnectionRefused(code) => {
-            SessionFailure::Connack(SpokenReason::bare(connack_code(code)))
+            SessionFailure::Connack(BrokerReason::bare(connack_code(code)))
         }
         ConnectionError::NotConnAck(_) => no_connack(),
         ConnectionError::RequestsDone => SessionFailure::Closed,
@@ -293,18 +293,18 @@ fn state_failure(error: StateError) -> SessionFailure {
         StateError::AwaitPingResp => SessionFailure::NoPingresp,
         StateError::CollisionTimeout => SessionFailure::Collision,
         StateError::ConnFail { reason } => {
-            SessionFailure::Connack(SpokenReason::bare(connack_code(reason)))
+            SessionFailure::Connack(BrokerReason::bare(connack_code(reason)))
         }
         // `inbound_guard` has read the same packet, with the broker's own explanations.
         StateError::ServerDisconnect { reason_code, .. } => {
-            SessionFailure::Disconnected(SpokenReason::bare(reason_code as u8))
+            SessionFailure::Disconnected(BrokerReason::bare(reason_code as u8))
         }
         StateError::IncomingPacketTooLarge { pkt_size: size, .. }
         | StateError::Deserialization(PacketError::PayloadSizeLimitExceeded {
             pkt_size: size,
             ..
         }) => SessionFailure::TooLarge { size },
-        StateError::Deserialization(error) => SessionFailure::Protocol(ForeignText::of(&error)),
+        StateError::Deserialization(error) => SessionFailure::Protocol(UntrustedText::of(&error)),
         error @ (StateError::Coversion(_)
         | StateError::InvalidState
         | StateError::Unsolicited(_)
@@ -312,7 +312,7 @@ fn state_failure(error: StateError) -> SessionFailure {
         | StateError::EmptySubscription
         | StateError::InvalidAlias { .. }
         | StateError::OutgoingPacketTooLarge { .. }) => {
-            SessionFailure::Protocol(ForeignText::of(&error))
+            SessionFailure::Protocol(UntrustedText::of(&error))
         }
     }
 }

@@ -8,7 +8,7 @@ const TOPIC: &str = "edge/amsterdam-01/set/pump6";
 
 fn kept(settings: &mut ClientSettings) {
     settings.subscriptions = vec![FILTER.to_owned()];
-    settings.persistence = SessionPersistence::Kept { expiry: Duration::from_hours(24) };
+    settings.persistence = SessionPersistence::Persistent { expiry: Duration::from_hours(24) };
 }
 
 fn command(payload: &str) -> PublishedMessage {
@@ -61,7 +61,7 @@ impl BrokerWorld {
 }
 
 #[tokio::test]
-async fn a_kept_session_is_requested_only_with_subscriptions() {
+async fn a_persistent_session_is_requested_only_with_subscriptions() {
     for version in BOTH {
         let mut world = BrokerWorld::start_with(version, vec![], kept).await;
         let connect = world.next_connect().await;
@@ -153,7 +153,7 @@ async fn without_acknowledgements_the_broker_stops_at_the_receive_maximum() {
 /// rumqttc would send what was in flight again if the broker had kept the session, in addition to
 /// the caller.
 #[tokio::test]
-async fn a_kept_session_does_not_double_the_messages_of_the_gateway() {
+async fn a_persistent_session_does_not_double_the_messages_of_the_gateway() {
     for version in BOTH {
         let closing = Script { ending: Some((50, Ending::Close)), ..Script::default() };
         let scripts = vec![closing.clone(), closing, Script::default()];
@@ -214,7 +214,7 @@ async fn properties_of_a_command_arrive_and_a_reply_carries_its_correlation_data
 }
 
 #[tokio::test]
-async fn an_old_subscription_of_a_kept_session_is_removed_and_loses_no_command() {
+async fn an_old_subscription_of_a_persistent_session_is_removed_and_loses_no_command() {
     for version in BOTH {
         for old in ["edge/old-name/set/+", "edge/#", "#"] {
             let mut world = BrokerWorld::start_with(version, vec![], |settings| {
@@ -248,7 +248,7 @@ async fn an_old_subscription_of_a_kept_session_is_removed_and_loses_no_command()
 }
 
 #[tokio::test]
-async fn a_subscription_that_cannot_be_unsubscribed_ends_the_kept_session_once() {
+async fn a_subscription_that_cannot_be_unsubscribed_ends_the_persistent_session_once() {
     for version in BOTH {
         let script = Script {
             keeps_subscriptions: true,
@@ -257,8 +257,8 @@ async fn a_subscription_that_cannot_be_unsubscribed_ends_the_kept_session_once()
         };
         let mut world = BrokerWorld::start_with(version, vec![script], kept).await;
         world.session_present().await;
-        let foreign = || PublishedMessage { topic: "old/x".to_owned(), ..command("foreign") };
-        world.broker.publish(foreign());
+        let unsolicited = || PublishedMessage { topic: "old/x".to_owned(), ..command("foreign") };
+        world.broker.publish(unsolicited());
         world
             .next_broker_event(
                 |event| matches!(event, MockBrokerEvent::Unsubscribed { filters } if filters == &["#"]),
@@ -266,7 +266,7 @@ async fn a_subscription_that_cannot_be_unsubscribed_ends_the_kept_session_once()
             .await;
         world.settle().await;
         advance_clock(Duration::from_secs(31)).await;
-        world.broker.publish(foreign());
+        world.broker.publish(unsolicited());
 
         let (reason, sentence, retry_in) = world.disconnected().await;
         assert_eq!(
@@ -281,14 +281,14 @@ async fn a_subscription_that_cannot_be_unsubscribed_ends_the_kept_session_once()
             assert_eq!(sentence.detail.code, "kept_session_ended");
             assert!(!world.session_present().await);
         }
-        world.broker.publish(foreign());
+        world.broker.publish(unsolicited());
         world.broker.publish(command("own"));
         let own = world.received().await;
         assert_eq!(own.payload, b"own");
         world.acknowledge(own.delivery.unwrap()).await;
         world.settle().await;
         advance_clock(Duration::from_secs(31)).await;
-        world.broker.publish(foreign());
+        world.broker.publish(unsolicited());
         // The first one may be answered before a disconnect, the second one is not.
         world.settle().await;
         world.settle().await;
@@ -338,7 +338,7 @@ async fn an_orderly_renewal_waits_until_the_caller_has_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_too_large_does_not_come_back_with_a_kept_session() {
+async fn a_message_that_is_too_large_does_not_come_back_with_a_persistent_session() {
     for version in BOTH {
         let mut world = BrokerWorld::start_with(version, vec![], kept).await;
         assert_eq!(world.next_connect().await.start, SessionStart::Resume);

@@ -381,10 +381,10 @@ fn encoded(mut length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Settings of a kept session with one filter.
+/// Settings of a persistent session with one filter.
 fn kept(settings: &mut ClientSettings) {
     settings.subscriptions = vec!["edge/a/set/+".to_owned()];
-    settings.persistence = SessionPersistence::Kept { expiry: Duration::from_hours(24) };
+    settings.persistence = SessionPersistence::Persistent { expiry: Duration::from_hours(24) };
 }
 
 #[tokio::test]
@@ -463,8 +463,8 @@ async fn a_broker_that_does_not_answer_the_subscription_is_not_said_to_close() {
     assert_eq!(log.text().matches(lost).count(), 1, "{}", log.text());
 }
 
-/// Returns what a broker sends at the start of a kept session with commands that wait: all of them
-/// before the SUBACK.
+/// Returns what a broker sends at the start of a persistent session with commands that wait: all of
+/// them before the SUBACK.
 fn waiting_commands(version: MqttVersion, count: u8, payload: usize) -> Vec<u8> {
     let (connack, suback, properties): (_, &[u8], &[u8]) = match version {
         MqttVersion::V311 => (V3_CONNACK, &[0x90, 3, 0, 1, 1], &[]),
@@ -516,10 +516,10 @@ async fn commands_before_the_suback_that_do_not_fit_come_in_the_next_session() {
     }
 }
 
-/// rumqttc does not know the packet ids of a kept session: without an end, the broker would send
-/// the same PUBREL after every reconnect.
+/// rumqttc does not know the packet ids of a persistent session: without an end, the broker would
+/// send the same PUBREL after every reconnect.
 #[tokio::test]
-async fn a_kept_session_that_cannot_be_used_is_ended() {
+async fn a_persistent_session_that_cannot_be_used_is_ended() {
     for (version, connack, clean) in
         [(MqttVersion::V5, V5_CONNACK, V5_CONNACK), (MqttVersion::V311, V3_CONNACK, V3_CONNACK)]
     {

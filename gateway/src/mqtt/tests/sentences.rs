@@ -6,10 +6,10 @@ use std::io;
 use provisioning::certificates::CertificateFault;
 use serde_json::json;
 
-use super::inbound_guard::Greeting;
-use super::reason_code::SpokenReason;
+use super::inbound_guard::PeerProtocol;
+use super::reason_code::BrokerReason;
 use super::*;
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::uplink::DialError;
 
 /// The page that lists the codes.
@@ -33,19 +33,19 @@ fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
         DialError::Unresolved { host: broker() },
         DialError::TimedOut { broker: broker() },
         DialError::Refused { broker: broker(), port: 1883 },
-        DialError::Unreachable { broker: broker(), cause: ForeignText::default() },
-        DialError::OutOfConnections { broker: broker(), cause: ForeignText::default() },
+        DialError::Unreachable { broker: broker(), cause: UntrustedText::default() },
+        DialError::OutOfConnections { broker: broker(), cause: UntrustedText::default() },
         DialError::NoTunnel { text: tunnel.text, tunnel: tunnel.detail },
         DialError::NotBehindHub { broker: broker(), hub: String::new() },
         DialError::File(CertificateFault::EncryptedKey { path: String::new() }),
         DialError::InvalidServerName { host: broker() },
-        DialError::UnknownAuthority { broker: broker(), issuer: ForeignText::default() },
+        DialError::UnknownAuthority { broker: broker(), issuer: UntrustedText::default() },
         DialError::ClientCertificateMissing { broker: broker() },
         DialError::ClosedWithoutCertificate { broker: broker() },
         DialError::NotTls { broker: broker() },
-        DialError::TlsClosed { broker: broker(), port: 1883, cause: ForeignText::default() },
+        DialError::TlsClosed { broker: broker(), port: 1883, cause: UntrustedText::default() },
         DialError::TlsTimedOut { broker: broker(), port: 1883 },
-        DialError::TlsFailed { broker: broker(), cause: ForeignText::default() },
+        DialError::TlsFailed { broker: broker(), cause: UntrustedText::default() },
     ];
     let sessions = failures().map(|failure| sentence(&failure).detail.code);
 
@@ -132,18 +132,18 @@ fn failures() -> [SessionFailure; 37] {
         SessionFailure::ClosedBeforeConnack,
         connack(reason_code::QOS_NOT_SUPPORTED),
         connack(reason_code::RETAIN_NOT_SUPPORTED),
-        SessionFailure::NotMqtt(Greeting::Http),
-        SessionFailure::NotMqtt(Greeting::Tls),
-        SessionFailure::NotMqtt(Greeting::Other),
+        SessionFailure::NotMqtt(PeerProtocol::Http),
+        SessionFailure::NotMqtt(PeerProtocol::Tls),
+        SessionFailure::NotMqtt(PeerProtocol::Other),
         SessionFailure::AnswersV3,
         SessionFailure::PacketLimit { bytes: 20 },
-        SessionFailure::Disconnected(SpokenReason::bare(reason_code::SESSION_TAKEN_OVER)),
-        SessionFailure::Disconnected(SpokenReason {
+        SessionFailure::Disconnected(BrokerReason::bare(reason_code::SESSION_TAKEN_OVER)),
+        SessionFailure::Disconnected(BrokerReason {
             code: reason_code::SERVER_MOVED,
             text: None,
             server: Some("other:1883".into()),
         }),
-        SessionFailure::Disconnected(SpokenReason {
+        SessionFailure::Disconnected(BrokerReason {
             code: 0x97,
             text: Some("too many".into()),
             server: None,
@@ -158,7 +158,7 @@ fn failures() -> [SessionFailure; 37] {
         SessionFailure::Collision,
         SessionFailure::InflightSlotsLeaked,
         SessionFailure::SubscriptionClosed,
-        SessionFailure::ForeignSubscription,
+        SessionFailure::UnknownSubscription,
         SessionFailure::KeptSessionEnded,
         SessionFailure::SubscribeRetry,
         SessionFailure::MessagesWaiting,
@@ -169,7 +169,7 @@ fn failures() -> [SessionFailure; 37] {
 }
 
 fn connack(code: u8) -> SessionFailure {
-    SessionFailure::Connack(SpokenReason::bare(code))
+    SessionFailure::Connack(BrokerReason::bare(code))
 }
 
 fn sentence(failure: &SessionFailure) -> Sentence {

@@ -7,11 +7,11 @@ use provisioning::plan::ReadRequest;
 
 use super::Poller;
 use crate::clock;
-use crate::model::{NotSentReason, WriteOrder};
+use crate::model::{NotSentReason, PlcOrder};
 use crate::plc::PlcEvent;
 use crate::plc::connection::{Exchange, now};
+use crate::plc::order_execution::{ExecutionStep, OrderExecution, ReadFirst};
 use crate::plc::session::{Connector, WriteRequest};
-use crate::plc::write_visit::{ReadFirst, VisitStep, WriteVisit};
 
 /// Time within which a write whose answer is missing is read back.
 const READ_BACK_LIMIT: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ const READ_BACK_PAUSE: Duration = Duration::from_millis(250);
 /// An order whose read-back waits for the PLC to answer again.
 pub(super) struct PendingReadBack {
     unit: usize,
-    visit: WriteVisit,
+    execution: OrderExecution,
     next_try: Instant,
     deadline: Instant,
 }
@@ -38,7 +38,7 @@ impl<C: Connector> Poller<C> {
     }
 
     /// Carries out an order, and reports what became of it.
-    pub(super) async fn run_order(&mut self, order: WriteOrder) -> ControlFlow<()> {
+    pub(super) async fn run_order(&mut self, order: PlcOrder) -> ControlFlow<()> {
         let busy_before = self.poll_busy_time();
         let flow = self.begin_order(order).await;
         self.count_busy_time(busy_before);
@@ -58,31 +58,31 @@ impl<C: Connector> Poller<C> {
         self.orders.close();
         while let Some(order) = self.orders.take_any() {
             let Some(unit) = self.unit_of(&order) else { continue };
-            let Some(mut visit) = self.begin_visit(unit, order) else { continue };
-            visit.on_abandoned(NotSentReason::Stopping);
-            if self.report(visit).await.is_break() {
+            let Some(mut execution) = self.begin_execution(unit, order) else { continue };
+            execution.on_abandoned(NotSentReason::Stopping);
+            if self.report(execution).await.is_break() {
                 return;
             }
         }
         for pending in std::mem::take(&mut self.read_backs) {
-            if self.report(pending.visit).await.is_break() {
+            if self.report(pending.execution).await.is_break() {
                 return;
             }
         }
     }
 
-    /// Reads all tags of a PLC in one visit, and reports that.
-    pub(super) async fn read_all(&mut self, order: WriteOrder) -> ControlFlow<()> {
+    /// Reads all tags of a PLC in one order, and reports that.
+    pub(super) async fn read_all(&mut self, order: PlcOrder) -> ControlFlow<()> {
         let Some(unit) = self.unit_of(&order) else { return ControlFlow::Continue(()) };
         let busy_before = self.poll_busy_time();
         let flow = self.read_all_classes(unit).await;
         self.count_busy_time(busy_before);
-        let Some(mut visit) = self.begin_visit(unit, order) else { return flow };
+        let Some(mut execution) = self.begin_execution(unit, order) else { return flow };
         match flow {
-            ControlFlow::Continue(()) => visit.on_all_read(),
-            ControlFlow::Break(()) => visit.on_abandoned(NotSentReason::Stopping),
+            ControlFlow::Continue(()) => execution.on_all_read(),
+            ControlFlow::Break(()) => execution.on_abandoned(NotSentReason::Stopping),
         }
-        self.report(visit).await?;
+        self.report(execution).await?;
         flow
     }
 
@@ -95,7 +95,7 @@ impl<C: Connector> Poller<C> {
     }
 
     /// Returns the unit of an order. One for a PLC of another connection is not carried out.
-    fn unit_of(&self, order: &WriteOrder) -> Option<usize> {
+    fn unit_of(&self, order: &PlcOrder) -> Option<usize> {
         let unit = self.server.unit_of(order.plc);
         if unit.is_none() {
             tracing::error!(plc = order.plc, "an order for a PLC of another connection");
@@ -103,7 +103,7 @@ impl<C: Connector> Poller<C> {
         unit
     }
 
-    async fn begin_order(&mut self, order: WriteOrder) -> ControlFlow<()> {
+    async fn begin_order(&mut self, order: PlcOrder) -> ControlFlow<()> {
         let Some(unit) = self.unit_of(&order) else { return ControlFlow::Continue(()) };
         // A silent unit is not connected to: the others behind the connection would wait for it.
         if !self.server.is_silent(unit) {
@@ -111,70 +111,76 @@ impl<C: Connector> Poller<C> {
             self.start_session(unit).await;
         }
         let obstacle = self.server.order_obstacle(unit, &order);
-        let Some(mut visit) = self.begin_visit(unit, order) else {
+        let Some(mut execution) = self.begin_execution(unit, order) else {
             return ControlFlow::Continue(());
         };
         match obstacle {
-            Some(_) if visit.is_read_back_due() => return self.read_back_later(unit, visit).await,
-            Some(reason) => visit.on_abandoned(reason),
-            None => self.drive(unit, &mut visit).await,
+            Some(_) if execution.is_read_back_due() => {
+                return self.read_back_later(unit, execution).await;
+            }
+            Some(reason) => execution.on_abandoned(reason),
+            None => self.drive(unit, &mut execution).await,
         }
-        if visit.is_read_back_due() {
-            return self.read_back_later(unit, visit).await;
+        if execution.is_read_back_due() {
+            return self.read_back_later(unit, execution).await;
         }
-        self.report(visit).await
+        self.report(execution).await
     }
 
-    fn begin_visit(&self, unit: usize, order: WriteOrder) -> Option<WriteVisit> {
+    fn begin_execution(&self, unit: usize, order: PlcOrder) -> Option<OrderExecution> {
         let is_idle = self.connection.is_idle();
         let read_first = if is_idle { ReadFirst::Always } else { ReadFirst::AsNeeded };
         let settings = &self.server.unit(unit)?.config;
-        Some(WriteVisit::new(order, settings, read_first))
+        Some(OrderExecution::new(order, settings, read_first))
     }
 
-    /// Sends the requests of a visit, until it is finished or the unit does not answer.
-    async fn drive(&mut self, unit: usize, visit: &mut WriteVisit) {
+    /// Sends the requests of an order, until it is finished or the unit does not answer.
+    async fn drive(&mut self, unit: usize, execution: &mut OrderExecution) {
         loop {
-            let is_sent = match visit.next_step(now()) {
-                VisitStep::Finish => return,
-                VisitStep::Read(request) => self.read_for_order(unit, &request, visit).await,
-                VisitStep::Write(request) => self.write_for_order(unit, &request, visit).await,
+            let is_sent = match execution.next_step(now()) {
+                ExecutionStep::Finish => return,
+                ExecutionStep::Read(request) => {
+                    self.read_for_order(unit, &request, execution).await
+                }
+                ExecutionStep::Write(request) => {
+                    self.write_for_order(unit, &request, execution).await
+                }
             };
             if is_sent && self.server.is_reachable(unit) {
                 continue;
             }
-            if !visit.is_read_back_due() || self.stop.is_cancelled() {
-                visit.on_abandoned(self.reason_of_end(unit, visit));
+            if !execution.is_read_back_due() || self.stop.is_cancelled() {
+                execution.on_abandoned(self.reason_of_end(unit, execution));
             }
             return;
         }
     }
 
-    /// Returns why a visit ends before its next write.
-    fn reason_of_end(&self, unit: usize, visit: &WriteVisit) -> NotSentReason {
+    /// Returns why an order ends before its next write.
+    fn reason_of_end(&self, unit: usize, execution: &OrderExecution) -> NotSentReason {
         if self.stop.is_cancelled() {
             NotSentReason::Stopping
-        } else if visit.write_limit().is_some_and(|limit| limit < now()) {
+        } else if execution.write_limit().is_some_and(|limit| limit < now()) {
             NotSentReason::Expired
         } else {
             self.server.unreachable(unit)
         }
     }
 
-    /// Returns whether the visit may go on: the request was sent, or is left out since it may cost
+    /// Returns whether the order may go on: the request was sent, or is left out since it may cost
     /// the session.
     async fn read_for_order(
         &mut self,
         unit: usize,
         request: &ReadRequest,
-        visit: &mut WriteVisit,
+        execution: &mut OrderExecution,
     ) -> bool {
         let was_lost = self.server.is_lost_read(unit, request);
-        if was_lost && visit.skip_test_read() {
+        if was_lost && execution.skip_test_read() {
             return true;
         }
         if was_lost && !self.connection.may_search() {
-            visit.on_read_lost();
+            execution.on_read_lost();
             return true;
         }
         // A request that ends sessions is not sent twice to find out that it did so again.
@@ -193,9 +199,9 @@ impl<C: Connector> Poller<C> {
         let (outcome, blame) = self.server.on_order_read(unit, request, exchange, at);
         self.on_blame(blame);
         if was_lost && is_lost {
-            visit.on_read_lost();
+            execution.on_read_lost();
         } else {
-            visit.on_read(outcome);
+            execution.on_read(outcome);
         }
         is_sent
     }
@@ -206,18 +212,18 @@ impl<C: Connector> Poller<C> {
         &mut self,
         unit: usize,
         request: &WriteRequest,
-        visit: &mut WriteVisit,
+        execution: &mut OrderExecution,
     ) -> bool {
         let Some(address) = self.address(unit) else { return false };
-        if self.abandon_before_write(unit, request, visit) {
+        if self.abandon_before_write(unit, request, execution) {
             return false;
         }
-        let limit = visit.write_limit();
+        let limit = execution.write_limit();
         let mut exchange = self.connection.write(address, request, limit).await;
         if exchange.is_unsent() {
             let had_answered = self.server.unit(unit).is_some_and(|unit| unit.session.has_answered);
             let is_open = self.reopen_stale(unit, &request.to_read_request(), &exchange).await;
-            if !is_open || self.abandon_before_write(unit, request, visit) {
+            if !is_open || self.abandon_before_write(unit, request, execution) {
                 return false;
             }
             exchange = self.connection.write(address, request, limit).await;
@@ -227,33 +233,33 @@ impl<C: Connector> Poller<C> {
         let (answer, blame) = self.server.on_order_write(unit, request, exchange, at);
         self.on_blame(blame);
         let Some(answer) = answer else { return false };
-        visit.on_write(answer);
+        execution.on_write(answer);
         true
     }
 
-    /// Abandons a visit whose next write must not be sent now. Returns whether that is so.
+    /// Abandons an order whose next write must not be sent now. Returns whether that is so.
     fn abandon_before_write(
         &mut self,
         unit: usize,
         request: &WriteRequest,
-        visit: &mut WriteVisit,
+        execution: &mut OrderExecution,
     ) -> bool {
         let reason = if self.server.is_lost_write(unit, request) && !self.connection.may_search() {
             Some(NotSentReason::LosesConnection)
         } else {
-            self.server.order_obstacle(unit, visit.order())
+            self.server.order_obstacle(unit, execution.order())
         };
         let is_abandoned = reason.is_some();
         if let Some(reason) = reason {
-            visit.on_abandoned(reason);
+            execution.on_abandoned(reason);
         }
         is_abandoned
     }
 
     /// Reads back as soon as the PLC answers again, the first time now.
-    async fn read_back_later(&mut self, unit: usize, visit: WriteVisit) -> ControlFlow<()> {
+    async fn read_back_later(&mut self, unit: usize, execution: OrderExecution) -> ControlFlow<()> {
         let deadline = now() + READ_BACK_LIMIT;
-        self.read_backs.push(PendingReadBack { unit, visit, next_try: now(), deadline });
+        self.read_backs.push(PendingReadBack { unit, execution, next_try: now(), deadline });
         self.retry_read_backs().await
     }
 
@@ -271,8 +277,8 @@ impl<C: Connector> Poller<C> {
             if pending.next_try <= now() && pending.deadline > now() {
                 self.try_read_back(&mut pending).await;
             }
-            if pending.deadline <= now() || !pending.visit.is_read_back_due() {
-                self.report(pending.visit).await?;
+            if pending.deadline <= now() || !pending.execution.is_read_back_due() {
+                self.report(pending.execution).await?;
             } else {
                 self.read_backs.push(pending);
             }
@@ -287,7 +293,7 @@ impl<C: Connector> Poller<C> {
             self.start_session(unit).await;
         }
         if self.server.is_reachable(unit) {
-            self.drive(unit, &mut pending.visit).await;
+            self.drive(unit, &mut pending.execution).await;
         }
         pending.next_try = now() + READ_BACK_PAUSE;
     }
@@ -297,8 +303,8 @@ impl<C: Connector> Poller<C> {
         self.read_backs.iter().map(|pending| pending.next_try.min(pending.deadline)).min()
     }
 
-    async fn report(&mut self, visit: WriteVisit) -> ControlFlow<()> {
-        let report = visit.into_report(clock::now());
+    async fn report(&mut self, execution: OrderExecution) -> ControlFlow<()> {
+        let report = execution.into_report(clock::now());
         match self.events.send(PlcEvent::Written(Box::new(report))).await {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),

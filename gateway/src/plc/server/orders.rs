@@ -6,10 +6,10 @@ use provisioning::plan::ReadRequest;
 use provisioning::plc::Table;
 
 use super::{LossCause, ServerState};
-use crate::model::{NotSentReason, Sentence, WriteOrder};
+use crate::model::{NotSentReason, PlcOrder, Sentence};
 use crate::plc::connection::{Blame, Exchange};
+use crate::plc::order_execution::WriteAnswer;
 use crate::plc::session::{RequestError, WriteRequest};
-use crate::plc::write_visit::WriteAnswer;
 use crate::plc::{PlcDiagnosis, ReadOutcome};
 
 /// The PLC accepted the request, and carries it out later (Modbus Application Protocol V1.1b3, 7).
@@ -28,7 +28,7 @@ impl ServerState {
     pub(in crate::plc) fn order_obstacle(
         &self,
         index: usize,
-        order: &WriteOrder,
+        order: &PlcOrder,
     ) -> Option<NotSentReason> {
         if !self.is_reachable(index) {
             return Some(self.unreachable(index));

@@ -7,7 +7,7 @@ pub(super) struct PollerHarness {
     poller: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
     pub(super) fake: FakePlc,
     pub(super) events: mpsc::Receiver<PlcEvent>,
-    pub(super) orders: mpsc::Sender<WriteOrder>,
+    pub(super) orders: mpsc::Sender<PlcOrder>,
     stop: CancellationToken,
     pub(super) metrics: Metrics,
     /// Of the first PLC.
@@ -78,7 +78,7 @@ impl PollerHarness {
     }
 
     /// Returns the next report of an order; skips other events.
-    pub(super) async fn report(&mut self) -> WriteReport {
+    pub(super) async fn report(&mut self) -> OrderReport {
         loop {
             if let PlcEvent::Written(report) = self.event().await {
                 return *report;
@@ -87,7 +87,7 @@ impl PollerHarness {
     }
 
     /// Stops the task after a pause. Returns all reports.
-    pub(super) async fn reports_until_stop_after(&mut self, pause: Duration) -> Vec<WriteReport> {
+    pub(super) async fn reports_until_stop_after(&mut self, pause: Duration) -> Vec<OrderReport> {
         let stop = self.stop.clone();
         let cancel = async {
             time::sleep(pause).await;

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::orders::{acknowledge, failures, order, word};
 use super::*;
-use crate::model::{ImageState, NotSentReason, WriteOutcome};
+use crate::model::{ImageState, NotSentReason, OrderOutcome};
 
 /// Two units behind a connection that ends over each write of word 500 while `is_broken`, and over
 /// each read of word 600.
@@ -48,12 +48,12 @@ impl LosingPlc {
 
     /// Sends an order a fifth of a second after the last report, and returns its report. Fails when
     /// a unit is not read meanwhile.
-    async fn write(&mut self, write: &[u16]) -> WriteReport {
+    async fn write(&mut self, write: &[u16]) -> OrderReport {
         let images: Vec<_> = write.iter().map(|first| word(*first, 7)).collect();
         self.carry_out(order(1, &images)).await
     }
 
-    async fn carry_out(&mut self, order: WriteOrder) -> WriteReport {
+    async fn carry_out(&mut self, order: PlcOrder) -> OrderReport {
         let orders = self.world.orders.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -90,8 +90,8 @@ fn lost<T>(error: RequestError) -> (Duration, Result<T, RequestError>) {
     (took, Err(error))
 }
 
-fn loses_connection() -> WriteOutcome {
-    WriteOutcome::NotSent(NotSentReason::LosesConnection)
+fn loses_connection() -> OrderOutcome {
+    OrderOutcome::NotSent(NotSentReason::LosesConnection)
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,7 +104,7 @@ async fn a_flood_of_writes_that_lose_the_connection_does_not_stop_the_polls() {
         let mut orders = orders.iter().cycle();
         while plc.world.elapsed() < SECOND * 600 {
             let report = plc.write(orders.next().unwrap()).await;
-            if report.outcome == WriteOutcome::Unknown {
+            if report.outcome == OrderOutcome::Unknown {
                 assert!(report.images[0].read.is_some(), "it is read back");
                 unknown += 1;
             } else {
@@ -124,13 +124,13 @@ async fn a_flood_of_writes_that_lose_the_connection_does_not_stop_the_polls() {
 async fn a_write_that_is_acknowledged_again_is_no_longer_held_back() {
     let mut plc = LosingPlc::start(failures()[2]);
     while plc.write(&[500]).await.outcome != loses_connection() {}
-    assert_eq!(plc.write(&[20]).await.outcome, WriteOutcome::Done, "another address");
+    assert_eq!(plc.write(&[20]).await.outcome, OrderOutcome::Done, "another address");
     plc.is_broken.store(false, Ordering::Relaxed);
     let start = plc.world.elapsed();
-    while plc.write(&[500]).await.outcome != WriteOutcome::Done {}
+    while plc.write(&[500]).await.outcome != OrderOutcome::Done {}
     assert!(plc.world.elapsed() < start + SECOND * 31, "{:?}", plc.world.elapsed() - start);
     for _ in 0..100 {
-        assert_eq!(plc.write(&[500]).await.outcome, WriteOutcome::Done);
+        assert_eq!(plc.write(&[500]).await.outcome, OrderOutcome::Done);
     }
 }
 
@@ -139,7 +139,7 @@ async fn an_order_of_which_a_part_is_held_back_reports_what_was_written_and_what
     let mut plc = LosingPlc::start(failures()[2]);
     while plc.write(&[500]).await.outcome != loses_connection() {}
     let report = plc.write(&[20, 500]).await;
-    assert_eq!(report.outcome, WriteOutcome::Partial(NotSentReason::LosesConnection));
+    assert_eq!(report.outcome, OrderOutcome::Partial(NotSentReason::LosesConnection));
     let states: Vec<_> = report.images.iter().map(|image| image.state).collect();
     assert_eq!(states, [ImageState::Written, ImageState::NotSent]);
     let read: Vec<_> = report.images.into_iter().map(|image| image.read).collect();
@@ -153,7 +153,7 @@ async fn a_flood_of_orders_whose_registers_cannot_be_read_does_not_stop_the_poll
         // One loss may be that of a unit that has failed.
         plc.may_disconnect = true;
         let first = plc.write(&[600]).await;
-        assert_eq!((first.outcome, &first.images[0].read), (WriteOutcome::Done, &None));
+        assert_eq!((first.outcome, &first.images[0].read), (OrderOutcome::Done, &None));
         let start = plc.world.elapsed() + SECOND * 60;
         while plc.world.elapsed() < start {
             plc.write(&[20]).await;
@@ -162,9 +162,9 @@ async fn a_flood_of_orders_whose_registers_cannot_be_read_does_not_stop_the_poll
         let (mut done, mut not_sent) = (0, 0);
         while plc.world.elapsed() < start + SECOND * 600 {
             let report = plc.write(&[600]).await;
-            assert_eq!((report.outcome, &report.images[0].read), (WriteOutcome::Done, &None));
+            assert_eq!((report.outcome, &report.images[0].read), (OrderOutcome::Done, &None));
             done += 1;
-            let expect = WriteOrder { expect: vec![word(600, 600)], ..order(2, &[word(20, 7)]) };
+            let expect = PlcOrder { expect: vec![word(600, 600)], ..order(2, &[word(20, 7)]) };
             let report = plc.carry_out(expect).await;
             assert_eq!(report.outcome, loses_connection());
             not_sent += 1;
@@ -187,10 +187,10 @@ async fn an_order_that_was_begun_in_time_is_completed_after_it() {
     let mut world = PollerHarness::start(config, fake);
     world.cycle().await;
     let limit = time::Instant::now().into_std() + SECOND * 3;
-    let order = WriteOrder { not_after: Some(limit), ..order(1, &[word(20, 7), word(500, 8)]) };
+    let order = PlcOrder { not_after: Some(limit), ..order(1, &[word(20, 7), word(500, 8)]) };
     world.orders.send(order).await.unwrap();
     let report = world.report().await;
-    assert_eq!(report.outcome, WriteOutcome::Done);
+    assert_eq!(report.outcome, OrderOutcome::Done);
     assert!(world.elapsed() > SECOND * 3, "the second write came after the limit");
     assert!(report.images.iter().all(|image| image.state == ImageState::Written));
 }
@@ -205,7 +205,7 @@ async fn an_order_that_a_stop_cuts_in_two_is_reported_once_and_as_what_it_is() {
     world.orders.send(order(1, &[word(20, 7), word(500, 8)])).await.unwrap();
     let reports = world.reports_until_stop_after(SECOND * 3).await;
     let [report] = &reports[..] else { panic!("{reports:?}") };
-    assert_eq!(report.outcome, WriteOutcome::Partial(NotSentReason::Stopping));
+    assert_eq!(report.outcome, OrderOutcome::Partial(NotSentReason::Stopping));
     let states: Vec<_> = report.images.iter().map(|image| image.state).collect();
     assert_eq!(states, [ImageState::Written, ImageState::NotSent]);
 }

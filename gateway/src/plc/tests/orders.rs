@@ -9,7 +9,7 @@ use super::harness::plc;
 use super::support::{FakePlc, WireEvent, echo_addresses};
 use super::*;
 use crate::model::{
-    ImageContent, ImageState, MaskedWord, NotSentReason, TagImage, WriteOutcome, WriteTask,
+    ImageContent, ImageState, MaskedWord, NotSentReason, OrderOutcome, OrderTask, TagImage,
 };
 
 #[tokio::test(start_paused = true)]
@@ -20,7 +20,7 @@ async fn an_order_is_written_and_read_back_without_waiting_for_a_cycle() {
     world.fake.take_log();
     world.orders.send(order(1, &[word(20, 7)])).await.unwrap();
     let report = world.report().await;
-    assert_eq!((report.number, report.plc, report.outcome), (1, 0, WriteOutcome::Done));
+    assert_eq!((report.number, report.plc, report.outcome), (1, 0, OrderOutcome::Done));
     assert_eq!(report.images[0].state, ImageState::Written);
     // What the PLC holds afterwards may be something else than what was written.
     assert_eq!(report.images[0].read, Some(Registers::Words(vec![20])));
@@ -44,7 +44,7 @@ async fn an_order_passes_the_requests_of_a_long_cycle() {
         orders.send(order(1, &[word(20, 7)])).await.unwrap();
     };
     let (report, ()) = tokio::join!(world.report(), send);
-    assert_eq!(report.outcome, WriteOutcome::Done);
+    assert_eq!(report.outcome, OrderOutcome::Done);
     let log = world.fake.log();
     let written = log.iter().position(|(_, seen)| *seen == WireEvent::Write(20)).unwrap();
     let (at, before) = (log[written].0, &log[written - 1]);
@@ -139,16 +139,16 @@ async fn reads_of_all_tags_without_end_do_not_stop_the_polls_of_another_unit() {
     let orders = world.orders.clone();
     let flood = async {
         for number in 0.. {
-            let order = WriteOrder { task: WriteTask::ReadAll, ..order(number, &[]) };
+            let order = PlcOrder { task: OrderTask::ReadAll, ..order(number, &[]) };
             orders.send(order).await.unwrap();
         }
     };
-    let (mut cycles, mut visits) = (0, 0);
+    let (mut cycles, mut executions) = (0, 0);
     let count = async {
         while world.elapsed() < SECOND * 60 {
             match world.event().await {
                 PlcEvent::Cycle(cycle) => cycles += usize::from(cycle.plc == 1),
-                PlcEvent::Written(_) => visits += 1,
+                PlcEvent::Written(_) => executions += 1,
                 PlcEvent::State { .. }
                 | PlcEvent::Changed { .. }
                 | PlcEvent::Throttled { .. }
@@ -160,8 +160,8 @@ async fn reads_of_all_tags_without_end_do_not_stop_the_polls_of_another_unit() {
         () = flood => {}
         () = count => {}
     }
-    assert!(cycles >= 50, "{cycles} cycles beside {visits} visits");
-    assert!((100..=160).contains(&visits), "{visits} visits of 0.1 s in a quarter of 60 s");
+    assert!(cycles >= 50, "{cycles} cycles beside {executions} orders");
+    assert!((100..=160).contains(&executions), "{executions} orders of 0.1 s in a quarter of 60 s");
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,11 +170,11 @@ async fn a_read_of_all_tags_that_a_stop_ends_is_reported() {
     let tags = [("holding:0", 60_000), ("holding:500", 60_000), ("holding:1000", 60_000)];
     let mut world = PollerHarness::start(plc("generic", &tags), fake);
     world.cycle().await;
-    let order = WriteOrder { task: WriteTask::ReadAll, ..order(5, &[]) };
+    let order = PlcOrder { task: OrderTask::ReadAll, ..order(5, &[]) };
     world.orders.send(order).await.unwrap();
     let reports = world.reports_until_stop_after(SECOND).await;
     let outcomes: Vec<_> = reports.into_iter().map(|report| report.outcome).collect();
-    assert_eq!(outcomes, [WriteOutcome::NotSent(NotSentReason::Stopping)]);
+    assert_eq!(outcomes, [OrderOutcome::NotSent(NotSentReason::Stopping)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,7 +190,7 @@ async fn a_missing_answer_is_never_followed_by_the_same_write_and_is_read_back()
         world.cycle().await;
         world.orders.send(order(1, &[word(20, 7), word(500, 8)])).await.unwrap();
         let report = world.report().await;
-        assert_eq!(report.outcome, WriteOutcome::Unknown);
+        assert_eq!(report.outcome, OrderOutcome::Unknown);
         let states: Vec<_> = report.images.iter().map(|image| image.state).collect();
         assert_eq!(states, [ImageState::Unknown, ImageState::NotSent]);
         let read: Vec<_> = report.images.into_iter().map(|image| image.read).collect();
@@ -223,7 +223,7 @@ async fn a_plc_that_is_gone_after_the_write_is_reported_as_unknown_after_ten_sec
     world.cycle().await;
     world.orders.send(order(1, &[word(20, 7)])).await.unwrap();
     let report = world.report().await;
-    assert_eq!(report.outcome, WriteOutcome::Unknown);
+    assert_eq!(report.outcome, OrderOutcome::Unknown);
     assert_eq!((report.images[0].state, &report.images[0].read), (ImageState::Unknown, &None));
     assert!((SECOND * 10..SECOND * 14).contains(&world.elapsed()), "{:?}", world.elapsed());
 }
@@ -237,7 +237,7 @@ async fn a_plc_that_does_not_answer_fails_an_order_at_once_with_its_diagnosis() 
     world.state().await;
     world.orders.send(order(1, &[word(20, 7)])).await.unwrap();
     let report = world.report().await;
-    let WriteOutcome::NotSent(NotSentReason::Unreachable(sentence)) = report.outcome else {
+    let OrderOutcome::NotSent(NotSentReason::Unreachable(sentence)) = report.outcome else {
         panic!("{:?}", report.outcome);
     };
     assert_eq!(sentence.detail.code, "modicon_refused");
@@ -263,14 +263,14 @@ async fn an_order_for_a_silent_unit_does_not_cost_the_others_their_connection() 
     }
     let connects = world.connects().len();
     let start = world.elapsed();
-    world.orders.send(WriteOrder { plc: 1, ..order(1, &[word(20, 7)]) }).await.unwrap();
+    world.orders.send(PlcOrder { plc: 1, ..order(1, &[word(20, 7)]) }).await.unwrap();
     world.orders.send(order(2, &[word(20, 7)])).await.unwrap();
     let report = world.report().await;
     assert!(
-        matches!(report.outcome, WriteOutcome::NotSent(NotSentReason::Unreachable(_))),
+        matches!(report.outcome, OrderOutcome::NotSent(NotSentReason::Unreachable(_))),
         "{report:?}"
     );
-    assert_eq!(world.report().await.outcome, WriteOutcome::Done);
+    assert_eq!(world.report().await.outcome, OrderOutcome::Done);
     assert_eq!((world.elapsed(), world.connects().len()), (start, connects));
 }
 
@@ -282,10 +282,10 @@ async fn an_order_is_not_sent_after_its_time() {
     let mut world = PollerHarness::start(config, fake);
     world.cycle().await;
     let limit = time::Instant::now().into_std() + SECOND;
-    let late = WriteOrder { not_after: Some(limit), ..order(1, &[word(20, 7)]) };
+    let late = PlcOrder { not_after: Some(limit), ..order(1, &[word(20, 7)]) };
     world.orders.send(late).await.unwrap();
     let report = world.report().await;
-    assert_eq!(report.outcome, WriteOutcome::NotSent(NotSentReason::Expired));
+    assert_eq!(report.outcome, OrderOutcome::NotSent(NotSentReason::Expired));
     assert!(!world.fake.wire_events().contains(&WireEvent::Write(20)));
 }
 
@@ -303,10 +303,10 @@ async fn an_order_is_not_sent_to_another_program() {
     world.cycle().await;
     for (signature, is_accepted) in [([5, 0, 0, 0], true), ([6, 0, 0, 0], false)] {
         let program = Some(ProgramSignature(signature));
-        world.orders.send(WriteOrder { program, ..order(1, &[word(20, 7)]) }).await.unwrap();
+        world.orders.send(PlcOrder { program, ..order(1, &[word(20, 7)]) }).await.unwrap();
         let outcome = world.report().await.outcome;
-        let refused = WriteOutcome::NotSent(NotSentReason::ProgramChanged);
-        assert_eq!(outcome, if is_accepted { WriteOutcome::Done } else { refused });
+        let refused = OrderOutcome::NotSent(NotSentReason::ProgramChanged);
+        assert_eq!(outcome, if is_accepted { OrderOutcome::Done } else { refused });
     }
 }
 
@@ -319,7 +319,7 @@ async fn an_exception_is_reported_with_its_code_and_the_value_that_is_there() {
         world.cycle().await;
         world.orders.send(order(1, &[word(20, 7)])).await.unwrap();
         let report = world.report().await;
-        assert_eq!(report.outcome, WriteOutcome::Refused(code));
+        assert_eq!(report.outcome, OrderOutcome::Refused(code));
         assert_eq!(report.images[0].state, ImageState::Refused(code));
         assert_eq!(report.images[0].read, Some(Registers::Words(vec![20])));
         assert_eq!(world.connects().len(), 1, "an exception is an answer");
@@ -335,7 +335,7 @@ async fn an_exception_that_does_not_say_whether_it_was_written_is_no_refusal() {
         world.cycle().await;
         world.orders.send(order(1, &[word(20, 7)])).await.unwrap();
         let report = world.report().await;
-        assert_eq!(report.outcome, WriteOutcome::Unknown);
+        assert_eq!(report.outcome, OrderOutcome::Unknown);
         assert_eq!(report.images[0].read, Some(Registers::Words(vec![20])));
     }
 }
@@ -366,7 +366,7 @@ async fn an_idle_connection_is_tried_with_a_read_before_a_write() {
         orders.send(order(1, &[word(20, 7)])).await.unwrap();
     };
     let (report, ()) = tokio::join!(world.report(), send);
-    assert_eq!(report.outcome, WriteOutcome::Done);
+    assert_eq!(report.outcome, OrderOutcome::Done);
     assert_eq!((writes.load(Ordering::Relaxed), world.connects().len()), (1, 2));
 }
 
@@ -382,9 +382,9 @@ async fn orders_that_wait_when_the_gateway_stops_are_reported_as_not_sent() {
     let reports = world.reports_until_stop_after(SECOND * 6 / 5).await;
     let numbers: Vec<_> = reports.iter().map(|report| report.number).collect();
     assert_eq!(numbers, [0, 1, 2, 3, 4], "each exactly once");
-    assert_eq!(reports[0].outcome, WriteOutcome::Done);
+    assert_eq!(reports[0].outcome, OrderOutcome::Done);
     for report in &reports[2..] {
-        assert_eq!(report.outcome, WriteOutcome::NotSent(NotSentReason::Stopping));
+        assert_eq!(report.outcome, OrderOutcome::NotSent(NotSentReason::Stopping));
     }
 }
 
@@ -395,7 +395,7 @@ async fn all_tags_are_read_upon_an_order_each_scan_class_once() {
     let mut world = PollerHarness::start(plc("M241", &tags), fake);
     world.cycle().await;
     world.cycle().await;
-    let order = WriteOrder { task: WriteTask::ReadAll, ..order(5, &[]) };
+    let order = PlcOrder { task: OrderTask::ReadAll, ..order(5, &[]) };
     world.orders.send(order).await.unwrap();
     let mut classes = Vec::new();
     let report = loop {
@@ -411,7 +411,7 @@ async fn all_tags_are_read_upon_an_order_each_scan_class_once() {
             | PlcEvent::Learned { .. } => {}
         }
     };
-    assert_eq!((report.number, report.outcome), (5, WriteOutcome::Done));
+    assert_eq!((report.number, report.outcome), (5, OrderOutcome::Done));
     assert_eq!((classes, world.elapsed()), (vec![0, 1], Duration::ZERO));
 }
 
@@ -432,13 +432,13 @@ pub(super) fn word(first: u16, value: u16) -> TagImage {
     TagImage { tag: None, table: Table::HoldingRegister, first, content }
 }
 
-pub(super) fn order(number: u64, write: &[TagImage]) -> WriteOrder {
-    WriteOrder {
+pub(super) fn order(number: u64, write: &[TagImage]) -> PlcOrder {
+    PlcOrder {
         number,
         plc: 0,
         expect: Vec::new(),
         write: write.to_vec(),
-        task: WriteTask::Write,
+        task: OrderTask::Write,
         program: None,
         not_after: None,
     }

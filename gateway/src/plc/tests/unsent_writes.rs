@@ -12,7 +12,7 @@ use super::modbus::{ModbusConnector, ModbusSession};
 use super::orders::{order, word};
 use super::session::Connector;
 use super::*;
-use crate::model::{ImageState, NotSentReason, WriteOutcome};
+use crate::model::{ImageState, NotSentReason, OrderOutcome};
 
 /// Answers one request on each connection, and closes it.
 struct ClosingServer {
@@ -80,16 +80,16 @@ async fn a_write_that_finds_the_connection_closed_is_sent_once_on_a_new_one() {
     let (mut done, mut not_sent) = (Vec::new(), 0);
     for number in 0..20 {
         // The expectation is read first, so that the server has closed when the write comes.
-        let expected = WriteOrder { expect: vec![word(30, 0)], ..order(number.into(), &[]) };
-        orders.send(WriteOrder { write: vec![word(20, number)], ..expected }).await.unwrap();
+        let expected = PlcOrder { expect: vec![word(30, 0)], ..order(number.into(), &[]) };
+        orders.send(PlcOrder { write: vec![word(20, number)], ..expected }).await.unwrap();
         let report = loop {
             if let PlcEvent::Written(report) = events.recv().await.expect("the task runs") {
                 break *report;
             }
         };
         match (report.outcome, report.images[0].state) {
-            (WriteOutcome::Done, ImageState::Written) => done.push((20, number)),
-            (WriteOutcome::NotSent(NotSentReason::Unreachable(_)), ImageState::NotSent) => {
+            (OrderOutcome::Done, ImageState::Written) => done.push((20, number)),
+            (OrderOutcome::NotSent(NotSentReason::Unreachable(_)), ImageState::NotSent) => {
                 not_sent += 1;
             }
             other => panic!("{number}: {other:?}"),

@@ -15,7 +15,7 @@ use super::faults::InMemoryConnector;
 use super::*;
 use crate::codec;
 use crate::codec::json::FormattedValue;
-use crate::model::{ImageState, WriteOutcome, WriteTask};
+use crate::model::{ImageState, OrderOutcome, OrderTask};
 use crate::simulate::{
     Fault, FaultInjector, Handle, SimulatedPlc, SimulatedProgram, SimulatorSettings, serve,
 };
@@ -60,7 +60,7 @@ async fn a_value_of_each_type_arrives_and_nothing_else_changes() {
     for (at, data, json, first, expected) in cases {
         let mut memory = site.fill().await;
         let (report, tag) = site.write(at, data, &json).await;
-        assert_eq!(report.outcome, WriteOutcome::Done, "{at} {data}");
+        assert_eq!(report.outcome, OrderOutcome::Done, "{at} {data}");
         for (place, word) in memory[usize::from(first)..].iter_mut().zip(expected) {
             *place = *word;
         }
@@ -79,7 +79,7 @@ async fn a_read_only_register_is_refused_with_exception_2_and_keeps_its_value() 
     let memory = site.fill().await;
     for at in ["%MW60012", "%MW60200", "%MW61999"] {
         let (report, _) = site.write(at, "INT", &json!(1)).await;
-        assert_eq!(report.outcome, WriteOutcome::Refused(2), "{at}");
+        assert_eq!(report.outcome, OrderOutcome::Refused(2), "{at}");
         assert_eq!(report.images[0].state, ImageState::Refused(2));
         assert!(report.images[0].read.is_some(), "{at}");
     }
@@ -103,15 +103,15 @@ async fn an_answer_that_is_lost_or_wrong_leaves_one_write_and_the_truth() {
         let read = Some(Registers::Words(vec![0, 0x3FC0]));
         let image = &report.images[0];
         match report.outcome {
-            WriteOutcome::Done => assert_eq!(image.state, ImageState::Written, "{fault:?}"),
-            WriteOutcome::Unknown => assert_eq!(image.state, ImageState::Unknown, "{fault:?}"),
-            WriteOutcome::Refused(code) => {
+            OrderOutcome::Done => assert_eq!(image.state, ImageState::Written, "{fault:?}"),
+            OrderOutcome::Unknown => assert_eq!(image.state, ImageState::Unknown, "{fault:?}"),
+            OrderOutcome::Refused(code) => {
                 assert!(matches!(fault, Fault::Exception | Fault::MalformedException), "{fault:?}");
                 assert_eq!(image.state, ImageState::Refused(code));
             }
-            WriteOutcome::ExpectationFailed
-            | WriteOutcome::NotSent(_)
-            | WriteOutcome::Partial(_) => {
+            OrderOutcome::ExpectationFailed
+            | OrderOutcome::NotSent(_)
+            | OrderOutcome::Partial(_) => {
                 panic!("{fault:?}: {report:?}")
             }
         }
@@ -120,7 +120,7 @@ async fn an_answer_that_is_lost_or_wrong_leaves_one_write_and_the_truth() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_out_at_any_request_of_a_visit_leaves_at_most_one_write() {
+async fn a_time_out_at_any_request_of_an_order_leaves_at_most_one_write() {
     // Compare, read the word, write, read back.
     for step in 0..4 {
         for fault in [Fault::Silent, Fault::Reset, Fault::WrongId] {
@@ -130,23 +130,23 @@ async fn a_time_out_at_any_request_of_a_visit_leaves_at_most_one_write() {
             site.handle.set_faults(Some(FaultInjector::script(faults, 7))).await.unwrap();
             let bit = site.image("%MX40.0", "BOOL", &json!(true));
             let expected = site.image("%MW50", "WORD", &json!(FILLER));
-            let order = WriteOrder { expect: vec![expected], ..order(vec![bit]) };
+            let order = PlcOrder { expect: vec![expected], ..order(vec![bit]) };
             let report = site.send(order).await;
             let mut written = memory.clone();
             written[20] |= 1;
             let after = site.memory().await;
             match report.outcome {
-                WriteOutcome::Done => assert!(after == written, "{step} {fault:?}"),
-                WriteOutcome::NotSent(_) => {
+                OrderOutcome::Done => assert!(after == written, "{step} {fault:?}"),
+                OrderOutcome::NotSent(_) => {
                     assert!(after == memory && step < 2, "{step} {fault:?}");
                 }
-                WriteOutcome::Unknown => {
+                OrderOutcome::Unknown => {
                     assert!(after == written && step == 2, "{step} {fault:?}");
                     assert_eq!(report.images[0].read, Some(Registers::Words(vec![written[20]])));
                 }
-                WriteOutcome::ExpectationFailed
-                | WriteOutcome::Refused(_)
-                | WriteOutcome::Partial(_) => {
+                OrderOutcome::ExpectationFailed
+                | OrderOutcome::Refused(_)
+                | OrderOutcome::Partial(_) => {
                     panic!("{step} {fault:?}: {report:?}")
                 }
             }
@@ -157,7 +157,7 @@ async fn a_time_out_at_any_request_of_a_visit_leaves_at_most_one_write() {
 /// A simulated M241 whose program does nothing, and its poll task.
 struct WrittenPlc {
     handle: Handle,
-    orders: mpsc::Sender<WriteOrder>,
+    orders: mpsc::Sender<PlcOrder>,
     events: tokio::sync::Mutex<mpsc::Receiver<PlcEvent>>,
     _tasks: JoinSet<()>,
 }
@@ -213,12 +213,12 @@ impl WrittenPlc {
         crate::model::TagImage { tag: None, ..image }
     }
 
-    async fn write(&self, at: &str, data: &str, json: &Json) -> (WriteReport, Tag) {
+    async fn write(&self, at: &str, data: &str, json: &Json) -> (OrderReport, Tag) {
         let report = self.send(order(vec![self.image(at, data, json)])).await;
         (report, self.tag(at, data))
     }
 
-    async fn send(&self, order: WriteOrder) -> WriteReport {
+    async fn send(&self, order: PlcOrder) -> OrderReport {
         self.orders.send(order).await.unwrap();
         let mut events = self.events.lock().await;
         loop {
@@ -229,7 +229,7 @@ impl WrittenPlc {
     }
 }
 
-fn order(write: Vec<crate::model::TagImage>) -> WriteOrder {
-    let (expect, task) = (Vec::new(), WriteTask::Write);
-    WriteOrder { number: 1, plc: 0, expect, write, task, program: None, not_after: None }
+fn order(write: Vec<crate::model::TagImage>) -> PlcOrder {
+    let (expect, task) = (Vec::new(), OrderTask::Write);
+    PlcOrder { number: 1, plc: 0, expect, write, task, program: None, not_after: None }
 }

@@ -421,6 +421,13 @@ impl ScarceDisk {
         }
         // `low-wear` writes after 4 s.
         self.wait(if self.durability == Durability::LowWear { 6 } else { 2 });
+        // What has to wait for files that syncs free is tried again once a second.
+        for _ in 0..10 {
+            if self.queue.is_all_stored() || self.queue.health().is_memory_only() {
+                break;
+            }
+            self.wait(1);
+        }
         self.check();
     }
 

@@ -8,7 +8,7 @@ use provisioning::config::HostPort;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use super::record::{HandshakeRecord, Presented};
-use crate::model::ForeignText;
+use crate::model::UntrustedText;
 use crate::uplink::DialError;
 
 /// Minimum length of an RSA key in bits that TLS accepts here (ring, RSA_PKCS1_2048_8192_SHA256).
@@ -62,7 +62,7 @@ pub(super) fn explain(error: &Error, context: &HandshakeContext) -> DialError {
         Error::PeerIncompatible(_) => DialError::NothingInCommon { broker },
         Error::NoApplicationProtocol => DialError::AlpnRefused { broker },
         Error::InvalidMessage(_) => DialError::NotTls { broker },
-        other => DialError::TlsFailed { broker, cause: ForeignText::of(other) },
+        other => DialError::TlsFailed { broker, cause: UntrustedText::of(other) },
     }
 }
 
@@ -79,7 +79,7 @@ fn invalid_certificate(cause: &CertificateError, context: &HandshakeContext) -> 
             Some(facts) if facts.is_self_issued => DialError::SelfSigned { broker },
             facts => {
                 let issuer = facts.map_or("", |facts| facts.issuer_name.as_str());
-                DialError::UnknownAuthority { broker, issuer: ForeignText::new(issuer) }
+                DialError::UnknownAuthority { broker, issuer: UntrustedText::new(issuer) }
             }
         },
         Cause::BadSignature => weak_key(context).unwrap_or(DialError::WrongSignature { broker }),
@@ -117,7 +117,7 @@ fn unusable_certificate(cause: &CertificateError, context: &HandshakeContext) ->
             let words = text.split(|c: char| !c.is_ascii_alphanumeric());
             let is_wrapper = |word: &&str| !["", "Other", "OtherError"].contains(word);
             let rule = words.into_iter().find(is_wrapper).unwrap_or_default();
-            DialError::InvalidCertificate { broker, rule: ForeignText::new(rule) }
+            DialError::InvalidCertificate { broker, rule: UntrustedText::new(rule) }
         }
     }
 }
@@ -175,7 +175,7 @@ fn wrong_name(context: &HandshakeContext) -> DialError {
     if names.is_empty() {
         return DialError::NoServerName { wanted };
     }
-    let names = ForeignText::new(&names.join(", "));
+    let names = UntrustedText::new(&names.join(", "));
     DialError::WrongServerName { host: context.broker.host.clone(), names, wanted }
 }
 
@@ -209,7 +209,7 @@ fn received_alert(alert: AlertDescription, context: &HandshakeContext) -> DialEr
             DialError::NothingInCommon { broker }
         }
         other => {
-            DialError::TlsFailed { broker, cause: ForeignText::new(&format!("alert {other:?}")) }
+            DialError::TlsFailed { broker, cause: UntrustedText::new(&format!("alert {other:?}")) }
         }
     }
 }
@@ -232,7 +232,7 @@ fn rejected_client(alert: AlertDescription, context: &HandshakeContext) -> DialE
         Alert::UnknownCA => DialError::ClientAuthorityUnknown { broker },
         Alert::CertificateExpired => DialError::ClientCertificateExpired { broker },
         other => {
-            let alert = ForeignText::new(&format!("alert {other:?}"));
+            let alert = UntrustedText::new(&format!("alert {other:?}"));
             DialError::ClientCertificateRejected { broker, alert }
         }
     }

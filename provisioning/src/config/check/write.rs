@@ -192,7 +192,8 @@ pub(super) fn check_way_of_writes(
     note_lost_commands(raw, mqtt, plcs, context);
 }
 
-/// Adds a note on topics with QoS 2: packet ids of a kept session would be used twice (MQTT 5.0,
+/// Adds a note on topics with QoS 2: packet ids of a persistent session would be used twice (MQTT
+/// 5.0,
 /// 4.4), so the gateway does not keep one.
 fn note_lost_commands(raw: &RawMqtt, mqtt: &Mqtt, plcs: &[Plc], context: &mut ReadContext<'_>) {
     let is_writable = plcs.iter().any(Plc::is_writable);

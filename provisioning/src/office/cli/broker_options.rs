@@ -81,8 +81,8 @@ impl BrokerOptions {
 /// Records a status; other events change nothing.
 pub(super) fn record(reports: &mut SiteReports, event: BrokerEvent) {
     if let BrokerEvent::Status { broker, site, payload, is_retained } = event {
-        let heard = (!is_retained).then(Timestamp::now);
-        reports.on_message(broker, &site, &payload, heard);
+        let received_at = (!is_retained).then(Timestamp::now);
+        reports.on_message(broker, &site, &payload, received_at);
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) struct BuildOptions {
     /// Directory for the bundles; out/bundles of the fleet by default.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Give the named sites a new number although nothing has changed: a box that went back from a
+    /// Give the named sites a new number although nothing has changed: a box that rolled back a
     /// bundle never takes its number again.
     #[arg(long, requires = "sites")]
     again: bool,

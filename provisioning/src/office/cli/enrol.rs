@@ -106,7 +106,7 @@ pub(super) fn enrol(options: &EnrolOptions) -> anyhow::Result<u8> {
         remove_bundles(dir, &site.id)?;
         secrets.remove_site_file(&site.id, SITE_KEY)?;
     }
-    told(site, &enrolment)
+    print_enrolled(site, &enrolment)
 }
 
 pub(super) fn replace(options: &ReplaceOptions) -> anyhow::Result<u8> {
@@ -130,7 +130,7 @@ pub(super) fn replace(options: &ReplaceOptions) -> anyhow::Result<u8> {
     secrets.remove_site_file(&site.id, SITE_KEY)?;
     boxes.store(&site.id, &enrolment)?;
     edit(dir, &site.id, &[public_key_of(&enrolment)])?;
-    told(site, &enrolment)
+    print_enrolled(site, &enrolment)
 }
 
 pub(super) fn revoke(options: &RevokeOptions) -> anyhow::Result<u8> {
@@ -204,7 +204,7 @@ fn next_login(secrets: &Secrets, site: &Site) -> anyhow::Result<(&'static str, S
     Ok(("login", SiteValue::Number(site.login.saturating_add(1))))
 }
 
-fn told(site: &Site, enrolment: &Enrolment) -> anyhow::Result<u8> {
+fn print_enrolled(site: &Site, enrolment: &Enrolment) -> anyhow::Result<u8> {
     let (id, name) = (&site.id, enrolment.short_id());
     print_line(format_args!(
         "{id}: the box {name}; build its bundle and the files of the hubs now"

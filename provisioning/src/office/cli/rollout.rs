@@ -13,14 +13,15 @@ use super::broker_options::{BrokerOptions, MissingBroker, record, unusable};
 use super::build::{BuildRequest, build_sites, selected};
 use super::key_options::{AuthorityKeyOption, SigningKeyOptions};
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, count_of, print_line};
+use crate::bundle::BundleOffer;
 use crate::config::{ArgumentError, parse_duration};
 use crate::office::broker::{BrokerEvent, Brokers};
 use crate::office::build::BUNDLES_DIR;
 use crate::office::fleet::{Fleet, Site, in_parallel};
 use crate::office::fleet_signing::SigningLists;
 use crate::office::rollout::{
-    BundleOffer, OfferError, RolloutEnd, RolloutFailure, RolloutPlan, RolloutStep, RolloutTarget,
-    WaveSizes,
+    OfferError, RolloutEnd, RolloutFailure, RolloutPlan, RolloutStep, RolloutTarget, WaveSizes,
+    offer_of_site,
 };
 use crate::office::site_report::{SiteReports, SiteState};
 
@@ -36,15 +37,15 @@ Examples:
 
 First put the bundles of `build` onto the web server of every hub: a box fetches from there what it
 is offered. Each wave waits until every site of it runs its bundle and has confirmed it. The first
-site that goes back, refuses or does neither in time ends the roll-out, and the offers of its wave
-that were not taken are removed. Sites that run their bundle already are skipped. Sites that are not
-there get their offers behind all others, and take them when they come back.
+site that rolls back, refuses or does neither in time ends the roll-out, and the offers of its wave
+that were not taken are removed. Sites that run their bundle already are skipped. Unreachable sites
+get their offers after all others, and accept them when they are back.
 
 A bundle with secrets in clear is never offered: bring it to its box from secrets/bundles.
 
 The command may be stopped and started again at any time: it goes on where the sites are.
 
-Exit code 1 if a site has failed, or no site was there.")]
+Exit code 1 if a site has failed, or no site was reachable.")]
 pub(super) struct RolloutOptions {
     /// Sites to offer bundles to; all by default.
     #[arg(value_name = "SITE", value_parser = super::label)]
@@ -59,13 +60,14 @@ pub(super) struct RolloutOptions {
     /// Sites of each later wave; by default a tenth of all, but no fewer than the first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     wave: Option<u32>,
-    /// Time for each wave. Longer than `[bundle] confirm`, so that a site can say why it went back.
+    /// Time for each wave. Longer than `[bundle] confirm`, so that a site can say why it rolled
+    /// back.
     #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "30m")]
     timeout: Duration,
     /// Directory with the bundles; out/bundles of the fleet by default.
     #[arg(long, value_name = "DIR")]
     bundles: Option<PathBuf>,
-    /// First build the same content with a new number for the sites that went back: a box never
+    /// First build the same content with a new number for the sites that rolled back: a box never
     /// takes the same number twice. Only if the web servers serve the directory of the bundles
     /// itself; otherwise `build --again SITE`, copy, and roll out.
     #[arg(long)]
@@ -107,7 +109,7 @@ pub(super) fn rollout(options: &RolloutOptions) -> anyhow::Result<u8> {
     if options.dry_run { run.show() } else { run.finish() }
 }
 
-/// Builds bundles with new numbers for the sites that went back. Returns the fleet as it is then;
+/// Builds bundles with new numbers for the sites that rolled back. Returns the fleet as it is then;
 /// `None` after printing problems.
 fn renew(options: &RolloutOptions, reports: &SiteReports) -> anyhow::Result<Option<Fleet>> {
     let _lock = options.fleet.lock()?;
@@ -119,7 +121,7 @@ fn renew(options: &RolloutOptions, reports: &SiteReports) -> anyhow::Result<Opti
     };
     let sites: Vec<&Site> = selected(&fleet, &options.sites)?.into_iter().filter(is_back).collect();
     if sites.is_empty() {
-        print_line("no site went back from its last bundle: nothing is built again")?;
+        print_line("no site rolled back its last bundle: nothing is built again")?;
         return Ok(Some(fleet));
     }
     if options.dry_run {
@@ -160,7 +162,7 @@ fn make_offers(
         if verdict.state == SiteState::Current && !site.is_revoked {
             return Ok((verdict, None));
         }
-        let offer = BundleOffer::of_site(site, &dir, &bundles, keys)?;
+        let offer = offer_of_site(site, &dir, &bundles, keys)?;
         Ok((verdict, Some(offer)))
     };
     let made = in_parallel(sites, |_, part| part.iter().map(make).collect());
@@ -201,7 +203,7 @@ struct RolloutRun {
     offers: Vec<Option<BundleOffer>>,
     /// Position of each site in the plan.
     positions: BTreeMap<String, usize>,
-    judged: Instant,
+    last_judged: Instant,
     has_offered: bool,
 }
 
@@ -221,13 +223,13 @@ impl RolloutRun {
         let size = |sites: u32| usize::try_from(sites).unwrap_or(usize::MAX);
         let sizes = WaveSizes { canary: size(options.canary), wave: options.wave.map(size) };
         let plan = RolloutPlan::new(targets, sizes, options.timeout);
-        let (judged, has_offered) = (Instant::now(), false);
-        Ok(Some(Self { brokers, reports, plan, offers, positions, judged, has_offered }))
+        let (last_judged, has_offered) = (Instant::now(), false);
+        Ok(Some(Self { brokers, reports, plan, offers, positions, last_judged, has_offered }))
     }
 
     /// Prints what a roll-out would do.
     fn show(&self) -> anyhow::Result<u8> {
-        let (waves, left) = self.plan.preview(Instant::now());
+        let (waves, unreachable) = self.plan.preview(Instant::now());
         let name = |at: &usize| match self.plan.targets().get(*at) {
             Some(target) => format!("{} ({})", target.site, target.counter),
             None => String::new(),
@@ -236,8 +238,11 @@ impl RolloutRun {
         for (number, wave) in waves.iter().enumerate() {
             print_line(format_args!("wave {}: {}", number + 1, names(wave)))?;
         }
-        if !left.is_empty() {
-            print_line(format_args!("not there, offered behind the others: {}", names(&left)))?;
+        if !unreachable.is_empty() {
+            print_line(format_args!(
+                "unreachable, offered after the others: {}",
+                names(&unreachable)
+            ))?;
         }
         let is_failed = |state: SiteState| {
             matches!(state, SiteState::Reverted | SiteState::Refused | SiteState::Ahead)
@@ -281,8 +286,8 @@ impl RolloutRun {
                     print_line(format_args!("wave {number}: {}", count_of(sites, "site")))?;
                 }
                 RolloutStep::Offer(at) => self.offer(at, "offered")?,
-                RolloutStep::Leave(at) => {
-                    self.offer(at, "left for it, it takes it when it is back")?;
+                RolloutStep::OfferUnreachable(at) => {
+                    self.offer(at, "offered, accepted when it is back")?;
                 }
                 RolloutStep::Clear(at) => {
                     let Some(target) = self.plan.targets().get(at) else { continue };
@@ -314,7 +319,7 @@ impl RolloutRun {
     /// Waits for a status or the next deadline.
     fn wait(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
-        let judge = self.judged + JUDGE_INTERVAL;
+        let judge = self.last_judged + JUDGE_INTERVAL;
         let until = self.plan.next_deadline().map_or(judge, |deadline| deadline.min(judge));
         match self.brokers.next(until.saturating_duration_since(now)) {
             Some(BrokerEvent::Lost { broker, error }) => {
@@ -339,12 +344,12 @@ impl RolloutRun {
             }
             None => {}
         }
-        if self.judged.elapsed() >= JUDGE_INTERVAL {
-            self.judged = Instant::now();
+        if self.last_judged.elapsed() >= JUDGE_INTERVAL {
+            self.last_judged = Instant::now();
             let now = Timestamp::now();
             (0..self.plan.targets().len()).for_each(|at| self.judge(at, now));
         }
-        self.plan.on_time(Instant::now());
+        self.plan.handle_timeout(Instant::now());
         Ok(())
     }
 
@@ -363,8 +368,8 @@ impl RolloutRun {
                 print_line(format_args!("done: {current} of {all} run their bundles"))?;
                 return Ok(EXIT_OK);
             }
-            RolloutEnd::NoSiteThere => print_line(
-                "no site is there, so that nothing shows whether the bundles work: run this again \
+            RolloutEnd::NoSiteReachable => print_line(
+                "no site is reachable, so nothing shows whether the bundles work: run this again \
                  when the sites above have confirmed theirs",
             )?,
             RolloutEnd::Failed { target, failure } => {
@@ -380,7 +385,7 @@ impl RolloutRun {
                 }
                 if failure == RolloutFailure::Reverted {
                     print_line(
-                        "if the hub was away during the trial: `rollout --again`; otherwise change \
+                        "if the hub was down during the trial: `rollout --again`; otherwise change \
                          the cause, and build",
                     )?;
                 }

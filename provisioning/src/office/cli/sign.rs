@@ -8,7 +8,7 @@ use clap::Args;
 use super::key_options::SigningKeyOptions;
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, print_line};
 use crate::bundle::{
-    Acceptance, Bundle, BundleSource, MAX_BUNDLE_BYTES, SigningKeys, Verified, verify,
+    Bundle, BundleSource, MAX_BUNDLE_BYTES, SigningKeys, Verified, VerifyPolicy, verify,
 };
 use crate::office::build::{bundle_name, sha256};
 use crate::office::fleet_signing::SigningLists;
@@ -108,7 +108,7 @@ pub(super) fn verify_bundle(options: &VerifyOptions) -> anyhow::Result<u8> {
         true => None,
         false => Some(SigningLists::load(&options.fleet.dir)?.first()?.clone()),
     };
-    let acceptance = Acceptance {
+    let policy = VerifyPolicy {
         keys: keys.as_ref(),
         gateway: options.gateway.as_deref(),
         tunnel_public_key: None,
@@ -116,7 +116,7 @@ pub(super) fn verify_bundle(options: &VerifyOptions) -> anyhow::Result<u8> {
         source: BundleSource::ByHand,
     };
     let shown = options.file.display();
-    match verify(&bytes, &acceptance) {
+    match verify(&bytes, &policy) {
         Ok(Verified { bundle, keys }) => {
             print_line(format_args!("{shown}: {}", described(&bundle)))?;
             let ids: Vec<_> = keys.keys().iter().map(|key| key.id().to_string()).collect();

@@ -33,7 +33,7 @@ when, and why. The states:
   behind      it runs an older bundle, or none
   ahead       it runs a bundle that the files of this fleet do not know
   trying      a bundle is on trial
-  reverted    it went back from the last bundle to the one before
+  reverted    it rolled back the last bundle to the previous one
   refused     it did not take the last bundle
   offline     the broker has lost the connection to it
   silent      its last status is older than 3 minutes

@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{MAX_LISTS, OFFLINE_KEY, SIGNING_KEY, SigningError, SigningLists};
+use crate::atomic_file::rename_new;
 use crate::bundle::{SigningKey, SigningKeys};
-use crate::new_file::rename_new;
 use crate::office::output_file::{FileAccess, FileError, create_new, remove_if_there};
 use crate::office::secrets::Secrets;
 use crate::office::signing::{NewKey, Signer};

@@ -1,29 +1,19 @@
-//! The offer of a bundle: the retained message on `edge/ID/offer`.
+//! Which bundle a site is offered.
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use ring::digest::{SHA256, digest};
 use thiserror::Error;
 
 use crate::bundle::{
-    Acceptance, BundleError, BundleSource, MAX_BUNDLE_BYTES, SigningKeys, Verified, verify,
+    BundleError, BundleOffer, BundleSource, MAX_BUNDLE_BYTES, SigningKeys, Verified, VerifyPolicy,
+    verify,
 };
-use crate::office::build::{bundle_name, sha256};
+use crate::office::build::bundle_name;
 use crate::office::fleet::Site;
 use crate::office::output_file::FileError;
 use crate::office::secrets::Secrets;
 use crate::regular_file;
-
-/// An offer. Where the bundle is fetched stands in the configuration of the gateway.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct BundleOffer {
-    /// Counter of the bundle.
-    pub counter: u64,
-    /// Its size in bytes.
-    pub size: usize,
-    /// SHA-256 of the file, in hexadecimal.
-    pub sha256: String,
-}
 
 /// Why there is no offer for a site.
 #[derive(Debug, Error)]
@@ -106,64 +96,51 @@ impl OfferError {
     }
 }
 
-impl BundleOffer {
-    /// Returns the offer of a site's last bundle in `bundles`, after verifying it as the box will.
-    /// `keys` are the first signing keys of the fleet.
-    ///
-    /// # Errors
-    /// When there is no such bundle, or the box would refuse it.
-    pub fn of_site(
-        site: &Site,
-        fleet: &Path,
-        bundles: &Path,
-        keys: &SigningKeys,
-    ) -> Result<Self, OfferError> {
-        let name = bundle_name(&site.id);
-        let (id, path) = (site.id.clone(), bundles.join(&name));
-        if site.is_revoked {
-            return Err(OfferError::Revoked { site: id });
-        }
-        if site.counter == 0 || site.public_key.is_none() {
-            return Err(OfferError::NotBuilt { site: id, is_enrolled: site.public_key.is_some() });
-        }
-        let in_clear = Secrets::of_fleet(fleet).file("bundles").join(&name);
-        if in_clear.exists() {
-            return Err(OfferError::ClearSecrets { site: id, path: in_clear });
-        }
-        let bytes = match regular_file::read(&path, MAX_BUNDLE_BYTES as u64) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(OfferError::Missing { path, counter: site.counter });
-            }
-            Err(error) => return Err(FileError::new("read", &path, error).into()),
-        };
-        let acceptance = Acceptance {
-            keys: Some(keys),
-            gateway: Some(&site.id),
-            tunnel_public_key: site.public_key,
-            last_counter: None,
-            source: BundleSource::Pulled,
-        };
-        let found = match verify(&bytes, &acceptance) {
-            Ok(Verified { bundle, .. }) => bundle.manifest().counter,
-            Err(problem) => return Err(OfferError::Refused { path, problem: Box::new(problem) }),
-        };
-        if found != site.counter {
-            return Err(OfferError::OtherCounter { site: id, path, found, counter: site.counter });
-        }
-        Ok(Self { counter: found, size: bytes.len(), sha256: sha256(&bytes) })
+/// Returns the offer of a site's last bundle in `bundles`, after verifying it as the box will.
+/// `keys` are the first signing keys of the fleet.
+///
+/// # Errors
+/// When there is no such bundle, or the box would refuse it.
+pub fn offer_of_site(
+    site: &Site,
+    fleet: &Path,
+    bundles: &Path,
+    keys: &SigningKeys,
+) -> Result<BundleOffer, OfferError> {
+    let name = bundle_name(&site.id);
+    let (id, path) = (site.id.clone(), bundles.join(&name));
+    if site.is_revoked {
+        return Err(OfferError::Revoked { site: id });
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_offer_is_the_json_that_gateways_read() {
-        let offer = BundleOffer { counter: 17, size: 2048, sha256: "ab".repeat(32) };
-        let json = serde_json::to_string(&offer).unwrap();
-        let expected = format!(r#"{{"counter":17,"size":2048,"sha256":"{}"}}"#, "ab".repeat(32));
-        assert_eq!(json, expected);
+    if site.counter == 0 || site.public_key.is_none() {
+        return Err(OfferError::NotBuilt { site: id, is_enrolled: site.public_key.is_some() });
     }
+    let in_clear = Secrets::of_fleet(fleet).file("bundles").join(&name);
+    if in_clear.exists() {
+        return Err(OfferError::ClearSecrets { site: id, path: in_clear });
+    }
+    let bytes = match regular_file::read(&path, MAX_BUNDLE_BYTES as u64) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(OfferError::Missing { path, counter: site.counter });
+        }
+        Err(error) => return Err(FileError::new("read", &path, error).into()),
+    };
+    let policy = VerifyPolicy {
+        keys: Some(keys),
+        gateway: Some(&site.id),
+        tunnel_public_key: site.public_key,
+        last_counter: None,
+        source: BundleSource::Pulled,
+    };
+    let found = match verify(&bytes, &policy) {
+        Ok(Verified { bundle, .. }) => bundle.manifest().counter,
+        Err(problem) => return Err(OfferError::Refused { path, problem: Box::new(problem) }),
+    };
+    if found != site.counter {
+        return Err(OfferError::OtherCounter { site: id, path, found, counter: site.counter });
+    }
+    let mut sha256 = [0; 32];
+    sha256.copy_from_slice(digest(&SHA256, &bytes).as_ref());
+    Ok(BundleOffer { counter: found, size: bytes.len(), sha256 })
 }

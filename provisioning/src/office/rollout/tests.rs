@@ -61,7 +61,7 @@ fn a_failure_stops_everything_and_clears_what_was_not_taken() {
     let end = RolloutEnd::Failed { target: 2, failure: RolloutFailure::Reverted };
     assert_eq!(steps(&mut plan), [Changed(2), Clear(2), Clear(3), End(end)]);
     plan.on_verdict(1, verdict(SiteState::Current), now);
-    plan.on_time(now + TIMEOUT);
+    plan.handle_timeout(now + TIMEOUT);
     assert_eq!(steps(&mut plan), []);
 }
 
@@ -74,16 +74,16 @@ fn a_wave_has_its_time() {
     plan.start(now);
     steps(&mut plan);
     assert_eq!(plan.next_deadline(), Some(now + TIMEOUT));
-    plan.on_time(now + TIMEOUT - Duration::from_millis(1));
+    plan.handle_timeout(now + TIMEOUT - Duration::from_millis(1));
     assert_eq!(steps(&mut plan), []);
-    plan.on_time(now + TIMEOUT);
+    plan.handle_timeout(now + TIMEOUT);
     let end = RolloutEnd::Failed { target: 0, failure: RolloutFailure::TimedOut };
     assert_eq!(steps(&mut plan), [Clear(0), Clear(1), End(end)]);
 }
 
 #[test]
 fn absent_sites_get_their_offers_behind_all_others() {
-    use RolloutStep::{Changed, End, Leave, Offer, Wave};
+    use RolloutStep::{Changed, End, Offer, OfferUnreachable, Wave};
 
     let now = Instant::now();
     let states = [SiteState::Offline, SiteState::Behind, SiteState::Silent, SiteState::Current];
@@ -95,16 +95,19 @@ fn absent_sites_get_their_offers_behind_all_others() {
     plan.on_verdict(1, verdict(SiteState::Current), now);
     assert_eq!(steps(&mut plan), [Changed(1), Wave { number: 2, sites: 1 }, Offer(2)]);
     plan.on_verdict(2, verdict(SiteState::Current), now);
-    assert_eq!(steps(&mut plan), [Changed(2), Leave(0), End(RolloutEnd::Done)]);
+    assert_eq!(steps(&mut plan), [Changed(2), OfferUnreachable(0), End(RolloutEnd::Done)]);
 }
 
 #[test]
 fn a_fleet_of_which_no_site_is_there_gets_no_more_offers_than_a_first_wave() {
-    use RolloutStep::{End, Leave};
+    use RolloutStep::{End, OfferUnreachable};
 
     let mut plan = plan(&[SiteState::Offline; 5], 2, None);
     plan.start(Instant::now());
-    assert_eq!(steps(&mut plan), [Leave(0), Leave(1), End(RolloutEnd::NoSiteThere)]);
+    assert_eq!(
+        steps(&mut plan),
+        [OfferUnreachable(0), OfferUnreachable(1), End(RolloutEnd::NoSiteReachable)]
+    );
 }
 
 #[test]
@@ -118,9 +121,9 @@ fn a_bundle_that_failed_before_is_offered_to_no_site() {
 #[test]
 fn the_default_wave_is_a_tenth_and_no_smaller_than_the_first() {
     let sizes = |sites: usize, canary| {
-        let (waves, left) =
+        let (waves, unreachable) =
             plan(&vec![SiteState::Behind; sites], canary, None).preview(Instant::now());
-        assert!(left.is_empty());
+        assert!(unreachable.is_empty());
         waves.iter().map(Vec::len).collect::<Vec<_>>()
     };
     assert_eq!(sizes(31, 2), [2, 4, 4, 4, 4, 4, 4, 4, 1]);
@@ -162,7 +165,7 @@ struct PlanRecord {
     /// Sites with an offer that they have not confirmed.
     offered: Vec<usize>,
     cleared: Vec<usize>,
-    left: Vec<usize>,
+    unreachable: Vec<usize>,
     first_wave: Option<usize>,
     end: Option<RolloutEnd>,
 }
@@ -177,7 +180,7 @@ impl PlanRecord {
                     self.first_wave.get_or_insert(sites);
                 }
                 RolloutStep::Offer(at) => self.offered.push(at),
-                RolloutStep::Leave(at) => self.left.push(at),
+                RolloutStep::OfferUnreachable(at) => self.unreachable.push(at),
                 RolloutStep::Clear(at) => self.cleared.push(at),
                 RolloutStep::Changed(_) => {}
                 RolloutStep::End(end) => self.end = Some(end),
@@ -225,7 +228,7 @@ proptest! {
             }
             now += Duration::from_secs(random.u64(..300));
             plan.on_verdict(site, verdict(outcome), now);
-            plan.on_time(now);
+            plan.handle_timeout(now);
             record.follow(&mut plan)?;
         }
         prop_assert!(record.first_wave.is_none_or(|first| first <= canary));
@@ -233,10 +236,10 @@ proptest! {
             RolloutEnd::Done => {
                 prop_assert!(record.offered.is_empty() && record.cleared.is_empty());
                 let absent = states.iter().filter(|state| !state.is_reachable()).count();
-                prop_assert_eq!(record.left.len(), absent);
+                prop_assert_eq!(record.unreachable.len(), absent);
             }
             RolloutEnd::Failed { target, failure } => {
-                prop_assert!(record.offered.contains(&target) && record.left.is_empty());
+                prop_assert!(record.offered.contains(&target) && record.unreachable.is_empty());
                 let is_right = match failure {
                     RolloutFailure::Reverted => sites[target].1 == Behaviour::Reverts,
                     RolloutFailure::Refused => sites[target].1 == Behaviour::Refuses,
@@ -249,8 +252,8 @@ proptest! {
                 record.offered.sort_unstable();
                 prop_assert_eq!(record.cleared, record.offered);
             }
-            RolloutEnd::NoSiteThere => {
-                prop_assert!(record.first_wave.is_none() && record.left.len() <= canary);
+            RolloutEnd::NoSiteReachable => {
+                prop_assert!(record.first_wave.is_none() && record.unreachable.len() <= canary);
             }
         }
     }

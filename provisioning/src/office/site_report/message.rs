@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::trial::TrialState;
+
 /// What the last status message of a gateway says.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SiteReport {
@@ -13,8 +15,8 @@ pub struct SiteReport {
     pub presence: Presence,
     /// Time of the message by the gateway's clock.
     pub at: Option<Timestamp>,
-    /// When the message was received, if that was live and not kept by the broker.
-    pub heard: Option<Timestamp>,
+    /// When the message was received; none for a retained message.
+    pub received_at: Option<Timestamp>,
     /// When the gateway was started, by its clock.
     pub started: Option<Timestamp>,
     /// Counter of the bundle that it runs; none without a bundle.
@@ -38,29 +40,14 @@ pub enum Presence {
 /// `trial` of a status.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ReportedTrial {
-    /// How the change stands.
-    pub state: TrialState,
+    /// How the change stands; none if another version of the gateway says something else.
+    pub state: Option<TrialState>,
     /// The bundle that it is about.
     pub counter: u64,
     /// The gateway's sentence about it.
     pub sentence: String,
     /// Code and arguments of the sentence.
     pub detail: Option<Value>,
-}
-
-/// `trial.state` of a status.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum TrialState {
-    /// The bundle is being fetched.
-    Fetching,
-    /// It is on trial.
-    Trying,
-    /// It was taken back.
-    Reverted,
-    /// It was refused.
-    Refused,
-    /// A later version of the gateway says something else.
-    Other,
 }
 
 #[derive(Deserialize)]
@@ -117,7 +104,7 @@ impl SiteReport {
         Self {
             presence,
             at,
-            heard: None,
+            received_at: None,
             started,
             counter: config.and_then(|config| config.counter),
             trial: message.trial.map(ReportedTrial::from),
@@ -127,19 +114,13 @@ impl SiteReport {
     /// Returns the latest time at which the gateway was certainly connected.
     #[must_use]
     pub fn last(&self) -> Option<Timestamp> {
-        self.heard.or(self.at)
+        self.received_at.or(self.at)
     }
 }
 
 impl From<StatusTrial<'_>> for ReportedTrial {
     fn from(trial: StatusTrial<'_>) -> Self {
-        let state = match trial.state.as_ref() {
-            "fetching" => TrialState::Fetching,
-            "trying" => TrialState::Trying,
-            "reverted" => TrialState::Reverted,
-            "refused" => TrialState::Refused,
-            _ => TrialState::Other,
-        };
+        let state = TrialState::from_word(&trial.state);
         // It goes to a terminal: a hostile gateway must not write control sequences there.
         let sentence: String = trial.sentence.chars().filter(|c| !c.is_control()).collect();
         Self { state, counter: trial.counter, sentence, detail: trial.sentence_detail }

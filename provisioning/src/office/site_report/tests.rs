@@ -97,7 +97,7 @@ fn the_reason_is_the_sentence_of_the_gateway_without_control_characters() {
     let mut reverted = trial("reverted", 18);
     reverted["sentence"] = "the hub\u{1b}[2J is silent\n".into();
     let report = SiteReport::read(&status(Some(17), 5, &reverted));
-    let verdict = judge(Some(&report), BUILT, now());
+    let verdict = site_verdict(Some(&report), BUILT, now());
     assert_eq!(verdict.reason.unwrap().to_string(), "the hub[2J is silent");
     assert_eq!(verdict.runs, Some(17));
     assert_eq!(verdict.since, Some("2026-12-01T08:00:00Z".parse().unwrap()));
@@ -107,14 +107,14 @@ fn the_reason_is_the_sentence_of_the_gateway_without_control_characters() {
 fn an_age_is_shown_in_its_largest_unit() {
     for (seconds, text) in [(59, "59 s"), (200, "3 min"), (7300, "2 hours"), (5 * 86_400, "5 days")]
     {
-        assert_eq!(rough(SignedDuration::from_secs(seconds)), text);
+        assert_eq!(format_age(SignedDuration::from_secs(seconds)), text);
     }
 }
 
 proptest! {
     #[test]
     fn any_payload_has_a_verdict(payload in any::<Vec<u8>>(), built in 0_u64..5) {
-        let verdict = judge(Some(&SiteReport::read(&payload)), built, now());
+        let verdict = site_verdict(Some(&SiteReport::read(&payload)), built, now());
         prop_assert!(!verdict.state.as_str().is_empty());
     }
 
@@ -130,7 +130,7 @@ proptest! {
             trial(names[name], counter)
         });
         let report = SiteReport::read(&status(runs, age, &trial_member));
-        let is_current = judge(Some(&report), built, now()).state == SiteState::Current;
+        let is_current = site_verdict(Some(&report), built, now()).state == SiteState::Current;
         let bad = on_trial.is_some_and(|(name, counter)| {
             name == 1 || counter == built && name > 1
         });

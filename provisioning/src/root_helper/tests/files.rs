@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::super::apply::{Applied, Reconciler};
+use super::super::apply::{ApplyReport, Reconciler};
 use super::super::box_dir::{BoxFiles, RECORD, TRUSTED};
 use super::super::box_record::BoxRecord;
 use super::super::gateway_state::StateFiles;
@@ -70,8 +70,8 @@ impl BoxOnDisk {
     }
 
     /// Writes the record of the gateway.
-    pub(super) fn say(&self, confirmed: Option<(char, u64)>, tried: Option<(char, u64)>) {
-        fs::write(self.bundle("record"), record_text(confirmed, tried)).unwrap();
+    pub(super) fn say(&self, confirmed: Option<(char, u64)>, on_trial: Option<(char, u64)>) {
+        fs::write(self.bundle("record"), record_text(confirmed, on_trial)).unwrap();
     }
 
     /// Returns what `load` says.
@@ -87,7 +87,7 @@ impl BoxOnDisk {
         BoxKeys::open_or_create(&self.path("box/keys")).unwrap()
     }
 
-    pub(super) fn apply(&self) -> Applied {
+    pub(super) fn apply(&self) -> ApplyReport {
         let (mut storage, keys) = (self.files(), self.keys_of_open());
         let mut reloader = CommandReloader { program: "true".into() };
         let services = &[NetworkService::Networkd];
@@ -138,7 +138,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-fn refusal(applied: Applied) -> (u64, Refusal) {
+fn refusal(applied: ApplyReport) -> (u64, Refusal) {
     applied.refused.unwrap()
 }
 
@@ -186,7 +186,7 @@ fn the_gateway_gets_the_secrets_of_its_bundle_and_of_its_box() {
 }
 
 #[test]
-fn a_trial_is_followed_and_a_bundle_that_was_taken_back_stays_away() {
+fn a_trial_is_followed_and_a_bundle_that_was_rolled_back_stays_away() {
     let here = BoxOnDisk::with_confirmed();
     let draft = BundleDraft::new(2, &here.keys());
     let bundle = draft.with("network/10-edge-machine.network", "[Match]\n").sealed();

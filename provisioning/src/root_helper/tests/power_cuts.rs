@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use super::super::apply::{Applied, Reconciler};
+use super::super::apply::{ApplyReport, Reconciler};
 use super::super::box_dir::{BoxStorage, RECORD, TRUSTED};
 use super::super::box_record::BoxRecord;
 use super::super::gateway_state::GatewayState;
@@ -171,7 +171,7 @@ fn apply(
     gateway: &GatewayContent,
     keys: &BoxKeys,
     reloader: &mut LoadedNetwork,
-) -> Result<Applied, HelperError> {
+) -> Result<ApplyReport, HelperError> {
     Reconciler { storage, reloader, keys, services: &[SERVICE] }.apply(gateway)
 }
 
@@ -236,7 +236,7 @@ impl ChangingBox {
     }
 
     /// Applies at boot, with a record of the gateway.
-    fn boot(&self, content: BoxContent, record: String) -> (BoxContent, Applied) {
+    fn boot(&self, content: BoxContent, record: String) -> (BoxContent, ApplyReport) {
         let gateway = GatewayContent { record, slots: self.gateway.slots.clone() };
         let mut storage = CutStorage { content, steps_left: None, was_cut: false };
         let mut loaded = LoadedNetwork::default();
@@ -252,7 +252,7 @@ impl ChangingBox {
         assert_eq!(&content.network[&SERVICE], new, "{at}");
         let kept: Vec<_> = content.bundles.keys().copied().collect();
         assert_eq!(kept, [1, 2], "{at}");
-        // A hostile user who destroys the record, and one who takes the bundle back.
+        // A hostile user who destroys the record, and one who rolls the bundle back.
         let (content, applied) = self.boot(cut.clone(), "destroyed".to_owned());
         assert!(applied.unusable.is_some() && applied.in_use.is_none(), "{at}");
         let left = content.network.get(&SERVICE).cloned().unwrap_or_default();

@@ -2,39 +2,40 @@
 
 use std::time::{Duration, Instant};
 
-/// After this time without a command the broker has sent what it had kept.
+/// After this time without a command the broker has sent its stored messages.
 const QUIET_TIME: Duration = Duration::from_secs(5);
 /// A command that waited no longer than this, while the connection was lost, is not old.
 const SHORT_ABSENCE: Duration = Duration::from_secs(10);
 
-/// Tells the commands that the broker kept while the gateway was away from those that are sent now:
-/// nothing in a message does.
+/// Tells the commands that the broker stored while the gateway was away from those that are sent
+/// now: nothing in a message does.
 ///
-/// The absence begins when the gateway heard from the broker last: a connection over a dead path
+/// The absence begins with the last packet from the broker: a connection over a dead path
 /// ends only when an acknowledgement is overdue.
 #[derive(Debug, Default)]
 pub(super) struct BacklogWatch {
     /// `None` before the first session of this process.
-    last_heard: Option<Instant>,
-    /// While the broker sends what it had kept: when the last command arrived, or the session
+    last_packet_at: Option<Instant>,
+    /// While the broker sends its stored messages: when the last command arrived, or the session
     /// began.
     last_arrival: Option<Instant>,
 }
 
 impl BacklogWatch {
-    /// Records that a session began, and whether the broker had kept it.
+    /// Records that a session began, and whether the broker had stored it.
     pub(super) fn on_connected(&mut self, session_present: bool, now: Instant) {
-        let was_away = self.last_heard.is_none_or(|heard| now >= heard + SHORT_ABSENCE);
-        // The last session may have been too short for what the broker had kept.
-        let is_unfinished = self.last_arrival.zip(self.last_heard);
-        let is_unfinished = is_unfinished.is_some_and(|(last, heard)| heard < last + QUIET_TIME);
+        let was_away = self.last_packet_at.is_none_or(|packet_at| now >= packet_at + SHORT_ABSENCE);
+        // The last session may have been too short for the messages that the broker had stored.
+        let is_unfinished = self.last_arrival.zip(self.last_packet_at);
+        let is_unfinished =
+            is_unfinished.is_some_and(|(last, packet_at)| packet_at < last + QUIET_TIME);
         self.last_arrival = (session_present && (was_away || is_unfinished)).then_some(now);
-        self.last_heard = Some(now);
+        self.last_packet_at = Some(now);
     }
 
-    /// Records a sign of the broker.
-    pub(super) const fn on_heard(&mut self, now: Instant) {
-        self.last_heard = Some(now);
+    /// Records that a packet arrived from the broker.
+    pub(super) const fn on_broker_packet(&mut self, now: Instant) {
+        self.last_packet_at = Some(now);
     }
 
     /// Records that a command arrived. Returns whether it may have waited at the broker.
@@ -52,7 +53,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn what_arrives_soon_after_a_start_with_a_kept_session_may_be_old() {
+    fn what_arrives_soon_after_a_start_with_a_persistent_session_may_be_old() {
         let (mut watch, start) = (BacklogWatch::default(), Instant::now());
         watch.on_connected(true, start);
         assert!(watch.on_message(start + SECOND));
@@ -76,7 +77,7 @@ mod tests {
         let (mut watch, start) = (BacklogWatch::default(), Instant::now());
         watch.on_connected(false, start);
         assert!(!watch.on_message(start));
-        watch.on_heard(start + SECOND);
+        watch.on_broker_packet(start + SECOND);
         watch.on_connected(true, start + 10 * SECOND);
         assert!(!watch.on_message(start + 10 * SECOND));
         watch.on_connected(true, start + 20 * SECOND);
@@ -88,11 +89,11 @@ mod tests {
         let (mut watch, start) = (BacklogWatch::default(), Instant::now());
         watch.on_connected(true, start);
         assert!(watch.on_message(start + SECOND));
-        watch.on_heard(start + 2 * SECOND);
+        watch.on_broker_packet(start + 2 * SECOND);
         watch.on_connected(true, start + 4 * SECOND);
         assert!(watch.on_message(start + 5 * SECOND));
         // Quiet while the broker was there: it has sent everything.
-        watch.on_heard(start + 10 * SECOND);
+        watch.on_broker_packet(start + 10 * SECOND);
         watch.on_connected(true, start + 11 * SECOND);
         assert!(!watch.on_message(start + 11 * SECOND));
     }
@@ -102,7 +103,7 @@ mod tests {
     fn an_absence_begins_when_the_broker_was_heard_last() {
         let (mut watch, start) = (BacklogWatch::default(), Instant::now());
         watch.on_connected(true, start);
-        watch.on_heard(start + 60 * SECOND);
+        watch.on_broker_packet(start + 60 * SECOND);
         watch.on_connected(true, start + 86 * SECOND);
         assert!(watch.on_message(start + 86 * SECOND));
     }

@@ -1,16 +1,17 @@
 //! What the pump does for the task that applies bundles.
 
+use provisioning::trial::TrialState;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::app::pump::bundle_link::BundleChannels;
-use crate::apply::{BundleEvent, BundleReport, BundleState, SessionEvidence};
+use crate::apply::{BundleEvent, BundleReport, SessionEvidence};
 use crate::model::{Detail, Sentence};
 use crate::mqtt::{DeliveryTag, IncomingMessage};
 
-fn event(state: BundleState) -> BundleEvent {
+fn event(state: TrialState) -> BundleEvent {
     let detail = Detail { code: "reverted".to_owned(), arguments: serde_json::Map::new() };
-    let sentence = Sentence { text: "Bundle 4 was taken back.".to_owned(), detail };
+    let sentence = Sentence { text: "Bundle 4 was rolled back.".to_owned(), detail };
     BundleEvent { state, counter: Some(4), sentence }
 }
 
@@ -42,12 +43,12 @@ async fn what_becomes_of_a_bundle_is_in_the_status_and_an_event() {
         assert_eq!(status.borrow().gateway.config.counter, Some(3));
         broker.send(connected(1)).await.unwrap();
         let (done, queued) = oneshot::channel();
-        reports.send(BundleReport::Event(event(BundleState::Reverted), done)).await.unwrap();
+        reports.send(BundleReport::Event(event(TrialState::Reverted), done)).await.unwrap();
         queued.await.unwrap();
         let text = message_with(&broker, &mut outgoing, r#""event":"bundle""#).await;
         assert_eq!(&*text.topic, "edge/amsterdam-01/event");
         let payload = String::from_utf8(text.payload).unwrap();
-        for part in [r#""state":"reverted""#, r#""counter":4"#, "Bundle 4 was taken back."] {
+        for part in [r#""state":"reverted""#, r#""counter":4"#, "Bundle 4 was rolled back."] {
             assert!(payload.contains(part), "{payload}");
         }
         // The office reads the state and both counters from the retained status.

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
-    ImageReport, ImageState, ProgramSignature, WriteOrder, WriteOutcome, WriteReport,
+    ImageReport, ImageState, OrderOutcome, OrderReport, PlcOrder, ProgramSignature,
 };
 use crate::mqtt::{DeliveryTag, IncomingMessage};
 
 /// A pump with one PLC, and the other ends of its channels.
 struct PumpRun {
     plcs: mpsc::Sender<plc::PlcEvent>,
-    orders: mpsc::Receiver<WriteOrder>,
+    orders: mpsc::Receiver<PlcOrder>,
     broker: mpsc::Sender<mqtt::MqttEvent>,
     requests: mpsc::Receiver<MqttRequest>,
     /// The task of the pump.
@@ -64,16 +64,16 @@ impl PumpRun {
     }
 
     /// Carries out the next order.
-    async fn obey(&mut self) -> WriteOrder {
+    async fn obey(&mut self) -> PlcOrder {
         let order = self.orders.recv().await.unwrap();
         let image = |image: &crate::model::TagImage| ImageReport {
             state: ImageState::Written,
             read: Some(image.to_registers()),
         };
-        let report = WriteReport {
+        let report = OrderReport {
             number: order.number,
             plc: order.plc,
-            outcome: WriteOutcome::Done,
+            outcome: OrderOutcome::Done,
             found: Vec::new(),
             images: order.write.iter().map(image).collect(),
             at: UnixTime::from_micros(0),
@@ -136,10 +136,10 @@ async fn a_command_is_acknowledged_when_it_is_recorded_and_replied_when_it_is_ov
     assert_eq!(world.next().await, Ok(DeliveryTag::unknown(1)));
     let (topic, intent) = world.next().await.unwrap_err();
     assert_eq!((topic.as_str(), &intent["step"]), ("edge/amsterdam-01/event", &json!("intent")));
-    let report = WriteReport {
+    let report = OrderReport {
         number: order.number,
         plc: 0,
-        outcome: WriteOutcome::Refused(3),
+        outcome: OrderOutcome::Refused(3),
         found: Vec::new(),
         images: Vec::new(),
         at: UnixTime::from_micros(0),

@@ -10,8 +10,8 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::model::{
-    ImageReport, ImageState, NotSentReason, ProgramSignature, ReadFailure, WriteOrder,
-    WriteOutcome, WriteReport, WriteTask,
+    ImageReport, ImageState, NotSentReason, OrderOutcome, OrderReport, OrderTask, PlcOrder,
+    ProgramSignature, ReadFailure,
 };
 
 /// A copy of [`QUEUE_DIR`].
@@ -20,7 +20,7 @@ const KEPT_QUEUE: &str = "kept";
 /// A pump with one PLC whose first tag is a counter with `acknowledge`.
 struct EventRun {
     plcs: mpsc::Sender<plc::PlcEvent>,
-    orders: mpsc::Receiver<WriteOrder>,
+    orders: mpsc::Receiver<PlcOrder>,
     broker: mpsc::Sender<mqtt::MqttEvent>,
     requests: mpsc::Receiver<MqttRequest>,
     tasks: JoinSet<()>,
@@ -132,12 +132,12 @@ impl EventRun {
         self.plcs.send(plc::PlcEvent::State { plc: 0, state }).await.unwrap();
     }
 
-    async fn report(&self, order: &WriteOrder, outcome: WriteOutcome) {
+    async fn report(&self, order: &PlcOrder, outcome: OrderOutcome) {
         let image = |image: &crate::model::TagImage| ImageReport {
             state: ImageState::Written,
             read: Some(image.to_registers()),
         };
-        let report = WriteReport {
+        let report = OrderReport {
             number: order.number,
             plc: order.plc,
             outcome,
@@ -149,17 +149,17 @@ impl EventRun {
     }
 
     /// Carries out the next order, which reads all tags.
-    async fn visit(&mut self, value: Result<u16, ReadFailure>) {
+    async fn read_all(&mut self, value: Result<u16, ReadFailure>) {
         let order = self.orders.recv().await.unwrap();
-        assert_eq!(order.task, WriteTask::ReadAll);
+        assert_eq!(order.task, OrderTask::ReadAll);
         self.cycle(value).await;
-        self.report(&order, WriteOutcome::Done).await;
+        self.report(&order, OrderOutcome::Done).await;
     }
 
     /// Lets an event happen, and returns the ticket of its message, which is on disk.
     async fn event(&mut self, value: u16) -> u64 {
         self.cycle(Ok(value)).await;
-        self.visit(Ok(value)).await;
+        self.read_all(Ok(value)).await;
         let ticket = self.message(value).await;
         settle_down().await;
         ticket
@@ -194,9 +194,9 @@ impl EventRun {
     }
 
     /// Returns the word of the next order, and the order.
-    async fn word(&mut self) -> (u16, WriteOrder) {
+    async fn word(&mut self) -> (u16, PlcOrder) {
         let order = self.orders.recv().await.unwrap();
-        assert_eq!(order.task, WriteTask::Write);
+        assert_eq!(order.task, OrderTask::Write);
         let Registers::Words(words) = order.write[0].to_registers() else { panic!("no word") };
         (words[0], order)
     }
@@ -207,7 +207,7 @@ impl EventRun {
         while let Ok((word, order)) =
             tokio::time::timeout(Duration::from_secs(20), self.word()).await
         {
-            self.report(&order, WriteOutcome::Done).await;
+            self.report(&order, OrderOutcome::Done).await;
             words.push(word);
         }
         words
@@ -258,7 +258,7 @@ async fn a_kill_at_any_step_costs_no_acknowledgement_and_repeats_none() {
     again.acknowledge(resent).await;
     assert_eq!(again.words().await, [6], "and not once more for the message");
     // The PLC has it, and the queue does not know yet.
-    run.report(&order, WriteOutcome::Done).await;
+    run.report(&order, OrderOutcome::Done).await;
     run.wait_for_owed(&json!([])).await;
     let mut again = run.copy_after_power_cut(IecType::Uint).await;
     let resent = again.message(6).await;
@@ -345,17 +345,17 @@ async fn a_bool_is_acknowledged_by_the_next_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_whose_visit_fails_is_published_by_the_next_one() {
+async fn an_event_whose_read_fails_is_published_by_the_next_one() {
     let mut run = EventRun::start().await;
     run.cycle(Ok(5)).await;
     run.cycle(Ok(6)).await;
-    run.visit(Err(ReadFailure::Unreachable)).await;
+    run.read_all(Err(ReadFailure::Unreachable)).await;
     run.cycle(Ok(6)).await;
     let order = run.orders.recv().await.unwrap();
     let reason = NotSentReason::Expired;
-    run.report(&order, WriteOutcome::NotSent(reason)).await;
+    run.report(&order, OrderOutcome::NotSent(reason)).await;
     run.cycle(Ok(6)).await;
-    run.visit(Ok(6)).await;
+    run.read_all(Ok(6)).await;
     let (_, payload) = run.next_message("/data/plc0").await;
     let seen = (&payload["temperature"], &payload["gateway"]["seq"]);
     assert_eq!(seen, (&json!(6), &json!(0)), "nothing else was published");
@@ -366,9 +366,9 @@ async fn the_outcome_of_each_word_is_counted_and_only_a_refusal_is_a_failure() {
     let mut run = EventRun::start().await;
     run.cycle(Ok(5)).await;
     let outcomes = [
-        (6, WriteOutcome::Done, "done"),
-        (7, WriteOutcome::Unknown, "done"),
-        (8, WriteOutcome::Refused(2), "failed"),
+        (6, OrderOutcome::Done, "done"),
+        (7, OrderOutcome::Unknown, "done"),
+        (8, OrderOutcome::Refused(2), "failed"),
     ];
     for (value, outcome, state) in outcomes {
         let ticket = run.event(value).await;
@@ -414,7 +414,7 @@ async fn a_word_is_written_only_to_the_program_that_was_seen_first() {
     let accepted = Some(ProgramSignature([1; 4]));
     assert_eq!(order.program, accepted);
     let reason = NotSentReason::ProgramChanged;
-    run.report(&order, WriteOutcome::NotSent(reason)).await;
+    run.report(&order, OrderOutcome::NotSent(reason)).await;
     let (word, again) = run.word().await;
     assert_eq!((word, again.program), (6, accepted));
     settle_down().await;

@@ -13,7 +13,7 @@ use super::plc_trigger::{MAX_WAITING, WaitingEvent};
 use crate::model::UnixTime;
 use crate::state_file::StateFile;
 
-/// Most bytes that one event takes in the file, in `waiting` and in `owed`.
+/// Most bytes that one event takes in the file, in `waiting` and in `pending_words`.
 const EVENT_BYTES: usize = 80;
 /// Most bytes that a PLC takes in addition to its events.
 const PLC_BYTES: usize = 4 << 10;
@@ -26,14 +26,14 @@ pub(super) struct SavedEvent {
     /// Value of this tag.
     pub(super) last: Json,
     /// Words that are not written yet.
-    #[serde(default)]
-    pub(super) owed: Vec<u16>,
+    #[serde(default, rename = "owed")]
+    pub(super) pending_words: Vec<u16>,
     /// Events that are not acknowledged yet.
     #[serde(default)]
     pub(super) waiting: Vec<SavedWaiting>,
     /// Time of the last event that was acknowledged, in microseconds since 1970-01-01 UTC.
-    #[serde(default)]
-    pub(super) confirmed: Option<i64>,
+    #[serde(default, rename = "confirmed")]
+    pub(super) last_acknowledged: Option<i64>,
 }
 
 /// What is saved of an event that is not acknowledged yet.
@@ -143,7 +143,7 @@ async fn write_states(
 
 impl From<&WaitingEvent> for SavedWaiting {
     fn from(event: &WaitingEvent) -> Self {
-        Self { at: event.at.as_micros(), word: event.word, acknowledged: event.is_acknowledged }
+        Self { at: event.at.as_micros(), word: event.word, acknowledged: event.is_delivered }
     }
 }
 
@@ -151,7 +151,7 @@ impl From<SavedWaiting> for WaitingEvent {
     fn from(saved: SavedWaiting) -> Self {
         let SavedWaiting { at, word, acknowledged } = saved;
         let at = UnixTime::from_micros(at);
-        Self { at, word, ticket: None, is_acknowledged: acknowledged }
+        Self { at, word, ticket: None, is_delivered: acknowledged }
     }
 }
 
@@ -169,13 +169,13 @@ mod tests {
     /// Returns the longest state of a PLC.
     fn longest() -> SavedEvent {
         let at = UnixTime::from_micros(i64::MIN);
-        let waiting = WaitingEvent { at, word: u16::MAX, ticket: None, is_acknowledged: true };
+        let waiting = WaitingEvent { at, word: u16::MAX, ticket: None, is_delivered: true };
         SavedEvent {
             on: "n".repeat(200),
             last: i64::MIN.into(),
-            owed: vec![u16::MAX; MAX_WAITING + 1],
+            pending_words: vec![u16::MAX; MAX_WAITING + 1],
             waiting: (0..MAX_WAITING).map(|_| (&waiting).into()).collect(),
-            confirmed: Some(i64::MIN),
+            last_acknowledged: Some(i64::MIN),
         }
     }
 
@@ -197,9 +197,12 @@ mod tests {
         let (_, known) = EventFile::open(&directory, 3);
         assert_eq!(known.len(), 3);
         let saved = &known[&format!("{:0200}", 2)];
-        assert_eq!((saved.owed.len(), saved.waiting.len()), (MAX_WAITING + 1, MAX_WAITING));
+        assert_eq!(
+            (saved.pending_words.len(), saved.waiting.len()),
+            (MAX_WAITING + 1, MAX_WAITING)
+        );
         let waiting: WaitingEvent = known.into_values().next().unwrap().waiting.remove(0).into();
-        assert_eq!((waiting.at.as_micros(), waiting.is_acknowledged), (i64::MIN, true));
+        assert_eq!((waiting.at.as_micros(), waiting.is_delivered), (i64::MIN, true));
         std::fs::remove_dir_all(&directory).unwrap();
     }
 

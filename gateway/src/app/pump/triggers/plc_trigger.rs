@@ -7,8 +7,8 @@ use provisioning::config::EventTrigger;
 use provisioning::plc::Location;
 
 use crate::model::{
-    ImageContent, MaskedWord, ProgramSignature, Registers, TagImage, UnixTime, Value, WriteOrder,
-    WriteOutcome, WriteReport, WriteTask,
+    ImageContent, MaskedWord, OrderOutcome, OrderReport, OrderTask, PlcOrder, ProgramSignature,
+    Registers, TagImage, UnixTime, Value,
 };
 
 /// Pause before a word that could not be written is written again.
@@ -44,15 +44,15 @@ pub(super) struct PlcTrigger {
     /// The events whose messages the broker does not have yet, oldest first.
     waiting: VecDeque<WaitingEvent>,
     /// Time of the last event that was acknowledged: the word never goes back to an earlier one.
-    confirmed: Option<UnixTime>,
+    last_acknowledged: Option<UnixTime>,
     /// Words to be written, oldest first.
     writes: VecDeque<u16>,
     /// Number of the order that is under way, and its word.
     writing: Option<(u64, u16)>,
     retry_at: Option<Instant>,
     /// Events that will not be acknowledged because too many wait, since the last call of
-    /// [`PlcTrigger::take_given_up`].
-    given_up: u64,
+    /// [`PlcTrigger::take_dropped`].
+    dropped: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,7 +73,7 @@ pub(super) struct WaitingEvent {
     /// Of the message; absent for one of an earlier run that was not sent in this one.
     pub(super) ticket: Option<u64>,
     /// Whether the broker has the message.
-    pub(super) is_acknowledged: bool,
+    pub(super) is_delivered: bool,
 }
 
 /// What was saved of an event by an earlier run.
@@ -82,19 +82,19 @@ pub(super) struct KnownEvent {
     /// Value of the tag.
     pub(super) last: Option<Value>,
     /// Words that it did not write.
-    pub(super) owed: Vec<u16>,
+    pub(super) pending_words: Vec<u16>,
     /// Events that were not acknowledged, oldest first.
     pub(super) waiting: Vec<WaitingEvent>,
     /// Time of the last one that was.
-    pub(super) confirmed: Option<UnixTime>,
+    pub(super) last_acknowledged: Option<UnixTime>,
 }
 
 impl PlcTrigger {
     pub(super) fn new(plc: u16, trigger: EventTrigger, known: KnownEvent) -> Self {
-        let KnownEvent { last, mut owed, mut waiting, confirmed } = known;
+        let KnownEvent { last, mut pending_words, mut waiting, last_acknowledged } = known;
         if trigger.acknowledge.is_none() {
             // An earlier configuration had the word.
-            (owed, waiting) = (Vec::new(), Vec::new());
+            (pending_words, waiting) = (Vec::new(), Vec::new());
         }
         Self {
             plc,
@@ -103,11 +103,11 @@ impl PlcTrigger {
             last,
             reading: ReadState::Idle,
             waiting: waiting.into(),
-            confirmed,
-            writes: owed.into(),
+            last_acknowledged,
+            writes: pending_words.into(),
             writing: None,
             retry_at: None,
-            given_up: 0,
+            dropped: 0,
         }
     }
 
@@ -121,7 +121,7 @@ impl PlcTrigger {
     }
 
     /// Returns the words that are not written yet, oldest first.
-    pub(super) fn owed(&self) -> impl Iterator<Item = u16> {
+    pub(super) fn pending_words(&self) -> impl Iterator<Item = u16> {
         self.writing.iter().map(|(_, word)| *word).chain(self.writes.iter().copied())
     }
 
@@ -131,13 +131,13 @@ impl PlcTrigger {
     }
 
     /// Returns the time of the last event that was acknowledged.
-    pub(super) const fn confirmed(&self) -> Option<UnixTime> {
-        self.confirmed
+    pub(super) const fn last_acknowledged(&self) -> Option<UnixTime> {
+        self.last_acknowledged
     }
 
-    /// Returns the number of events that were given up since the last call.
-    pub(super) const fn take_given_up(&mut self) -> u64 {
-        std::mem::replace(&mut self.given_up, 0)
+    /// Returns the number of events that were dropped since the last call.
+    pub(super) const fn take_dropped(&mut self) -> u64 {
+        std::mem::replace(&mut self.dropped, 0)
     }
 
     /// Takes a good value of the tag. A counter that is seen for the first time has not changed; a
@@ -173,16 +173,16 @@ impl PlcTrigger {
 
     /// Records that the tags could not be read: the next good value is compared with the last one
     /// that was published, and so shows the event again.
-    pub(super) fn on_visit_failed(&mut self) {
+    pub(super) fn on_read_failed(&mut self) {
         self.last.clone_from(&self.published);
     }
 
     /// Records that the message of the event at this time is queued, with this value.
     pub(super) fn on_queued(&mut self, ticket: u64, at: UnixTime, value: &Value) {
         self.published = Some(value.clone());
-        if self.is_acknowledged_with(value) {
+        if self.expects_plc_ack(value) {
             let (word, ticket) = (to_word(value), Some(ticket));
-            self.waiting.push_back(WaitingEvent { at, word, ticket, is_acknowledged: false });
+            self.waiting.push_back(WaitingEvent { at, word, ticket, is_delivered: false });
             self.limit_waiting();
         }
     }
@@ -191,7 +191,7 @@ impl PlcTrigger {
     /// not known is of an earlier run.
     pub(super) fn on_sent(&mut self, ticket: u64, at: UnixTime, value: &Value) {
         let is_known = self.waiting.iter().any(|event| event.ticket == Some(ticket));
-        if is_known || !self.is_acknowledged_with(value) {
+        if is_known || !self.expects_plc_ack(value) {
             return;
         }
         let mut earlier = self.waiting.iter_mut();
@@ -201,27 +201,27 @@ impl PlcTrigger {
         }
         // A BOOL may be true for another event by now, and a counter does not go back.
         let is_over = matches!(value, Value::Bool(_))
-            || self.confirmed.is_some_and(|confirmed| at <= confirmed);
+            || self.last_acknowledged.is_some_and(|last_acknowledged| at <= last_acknowledged);
         if !is_over {
             let is_later =
                 |event: &WaitingEvent| event.ticket.map_or(event.at > at, |other| other > ticket);
             let place = self.waiting.iter().position(is_later).unwrap_or(self.waiting.len());
             let (word, ticket) = (to_word(value), Some(ticket));
-            self.waiting.insert(place, WaitingEvent { at, word, ticket, is_acknowledged: false });
+            self.waiting.insert(place, WaitingEvent { at, word, ticket, is_delivered: false });
             self.limit_waiting();
         }
     }
 
     /// Returns whether an event is acknowledged whose message has this value: where a BOOL was
     /// false again when all tags were read, the program waits no more.
-    fn is_acknowledged_with(&self, value: &Value) -> bool {
+    fn expects_plc_ack(&self, value: &Value) -> bool {
         self.trigger.acknowledge.is_some() && *value != Value::Bool(false)
     }
 
     fn limit_waiting(&mut self) {
         while self.waiting.len() > MAX_WAITING {
             self.waiting.pop_front();
-            self.given_up += 1;
+            self.dropped += 1;
         }
     }
 
@@ -235,27 +235,30 @@ impl PlcTrigger {
     pub(super) fn on_acknowledged(&mut self, ticket: u64) -> bool {
         let mut waiting = self.waiting.iter_mut();
         let event = waiting.find(|event| event.ticket == Some(ticket));
-        event.map(|event| event.is_acknowledged = true).is_some()
+        event.map(|event| event.is_delivered = true).is_some()
     }
 
     /// Decides what to write for the events whose messages the broker has, in their order.
     /// `is_queued` tells whether a message may still be sent, by its ticket, or without one any of
     /// an earlier run: an event whose message was dropped is not acknowledged, and delays none.
     /// Returns whether any event is decided.
-    pub(super) fn confirm_events(&mut self, is_queued: impl Fn(Option<u64>) -> bool) -> bool {
+    pub(super) fn decide_acknowledgements(
+        &mut self,
+        is_queued: impl Fn(Option<u64>) -> bool,
+    ) -> bool {
         let before = self.waiting.len();
-        while let Some(WaitingEvent { at, word, ticket, is_acknowledged }) =
+        while let Some(WaitingEvent { at, word, ticket, is_delivered }) =
             self.waiting.front().copied()
         {
-            if !is_acknowledged && is_queued(ticket) {
+            if !is_delivered && is_queued(ticket) {
                 break;
             }
             self.waiting.pop_front();
-            if is_acknowledged {
-                self.confirmed = self.confirmed.max(Some(at));
+            if is_delivered {
+                self.last_acknowledged = self.last_acknowledged.max(Some(at));
                 if self.writes.len() >= MAX_WAITING {
                     self.writes.pop_front();
-                    self.given_up += 1;
+                    self.dropped += 1;
                 }
                 self.writes.push_back(word);
             }
@@ -270,27 +273,27 @@ impl PlcTrigger {
         number: u64,
         program: Option<ProgramSignature>,
         now: Instant,
-    ) -> Option<WriteOrder> {
+    ) -> Option<PlcOrder> {
         if self.reading == ReadState::Wanted {
             self.reading = ReadState::UnderWay(number);
-            return Some(self.order(number, WriteTask::ReadAll, Vec::new()));
+            return Some(self.order(number, OrderTask::ReadAll, Vec::new()));
         }
         let is_paused = self.retry_at.is_some_and(|at| now < at);
         let place = self.trigger.acknowledge.filter(|_| self.writing.is_none() && !is_paused)?;
         let word = self.writes.pop_front()?;
         self.writing = Some((number, word));
-        let order = self.order(number, WriteTask::Write, vec![image(&place, word)]);
-        Some(WriteOrder { program, ..order })
+        let order = self.order(number, OrderTask::Write, vec![image(&place, word)]);
+        Some(PlcOrder { program, ..order })
     }
 
     /// Records what became of an order. Returns what it was.
-    pub(super) fn on_report(&mut self, report: &WriteReport, now: Instant) -> FinishedOrder {
+    pub(super) fn on_report(&mut self, report: &OrderReport, now: Instant) -> FinishedOrder {
         if self.reading == ReadState::UnderWay(report.number) {
             self.reading = ReadState::Idle;
-            if report.outcome == WriteOutcome::Done {
+            if report.outcome == OrderOutcome::Done {
                 return FinishedOrder::ReadAll;
             }
-            self.on_visit_failed();
+            self.on_read_failed();
             return FinishedOrder::Retried;
         }
         let Some((_, word)) = self.writing.filter(|(number, _)| *number == report.number) else {
@@ -300,16 +303,16 @@ impl PlcTrigger {
         let read = report.images.first().and_then(|image| image.read.as_ref());
         let is_there = read == Some(&Registers::Words(vec![word]));
         match report.outcome {
-            WriteOutcome::Done => self.writing = None,
-            WriteOutcome::Unknown if is_there => self.writing = None,
-            WriteOutcome::Refused(SERVER_BUSY)
-            | WriteOutcome::Unknown
-            | WriteOutcome::NotSent(_)
-            | WriteOutcome::Partial(_) => {
+            OrderOutcome::Done => self.writing = None,
+            OrderOutcome::Unknown if is_there => self.writing = None,
+            OrderOutcome::Refused(SERVER_BUSY)
+            | OrderOutcome::Unknown
+            | OrderOutcome::NotSent(_)
+            | OrderOutcome::Partial(_) => {
                 self.retry_write(report.number, now);
                 return FinishedOrder::Retried;
             }
-            WriteOutcome::Refused(_) | WriteOutcome::ExpectationFailed => self.writing = None,
+            OrderOutcome::Refused(_) | OrderOutcome::ExpectationFailed => self.writing = None,
         }
         FinishedOrder::Acknowledgement(word)
     }
@@ -317,20 +320,20 @@ impl PlcTrigger {
     fn retry_write(&mut self, number: u64, now: Instant) {
         if let Some((_, word)) = self.writing.take_if(|(writing, _)| *writing == number) {
             // A word that was decided on since then replaces that of a BOOL.
-            if !self.is_switch() || self.writes.is_empty() {
+            if !self.is_bool() || self.writes.is_empty() {
                 self.writes.push_front(word);
             }
             self.retry_at = Some(now + RETRY_PAUSE);
         }
     }
 
-    const fn is_switch(&self) -> bool {
+    const fn is_bool(&self) -> bool {
         matches!(self.last, Some(Value::Bool(_)))
     }
 
-    fn order(&self, number: u64, task: WriteTask, write: Vec<TagImage>) -> WriteOrder {
+    fn order(&self, number: u64, task: OrderTask, write: Vec<TagImage>) -> PlcOrder {
         let (plc, expect) = (self.plc, Vec::new());
-        WriteOrder { number, plc, expect, write, task, program: None, not_after: None }
+        PlcOrder { number, plc, expect, write, task, program: None, not_after: None }
     }
 }
 

@@ -30,7 +30,7 @@ const fn at(ticket: u64) -> UnixTime {
 
 /// Returns an event that an earlier run saved.
 const fn earlier(ticket: u64, word: u16) -> WaitingEvent {
-    WaitingEvent { at: at(ticket), word, ticket: None, is_acknowledged: false }
+    WaitingEvent { at: at(ticket), word, ticket: None, is_delivered: false }
 }
 
 /// Returns the words of the events that are not acknowledged yet.
@@ -43,37 +43,37 @@ fn restarted(trigger: &PlcTrigger) -> PlcTrigger {
     let forgotten = |event: &WaitingEvent| WaitingEvent { ticket: None, ..*event };
     let known = KnownEvent {
         last: trigger.published().cloned(),
-        owed: trigger.owed().collect(),
+        pending_words: trigger.pending_words().collect(),
         waiting: trigger.waiting().map(forgotten).collect(),
-        confirmed: trigger.confirmed(),
+        last_acknowledged: trigger.last_acknowledged(),
     };
     PlcTrigger::new(0, trigger.trigger, known)
 }
 
 fn acknowledge(trigger: &mut PlcTrigger, ticket: u64, are_others_queued: bool) {
     trigger.on_acknowledged(ticket);
-    trigger.confirm_events(|_| are_others_queued);
+    trigger.decide_acknowledgements(|_| are_others_queued);
 }
 
 /// Returns the words that are written, each at once.
 fn written(trigger: &mut PlcTrigger) -> Vec<u16> {
     let mut words = Vec::new();
     while let Some(order) = trigger.next_order(7, None, Instant::now()) {
-        let done = trigger.on_report(&report(WriteOutcome::Done, None), Instant::now());
+        let done = trigger.on_report(&report(OrderOutcome::Done, None), Instant::now());
         match done {
             FinishedOrder::Acknowledgement(word) => words.push(word),
-            FinishedOrder::ReadAll => assert_eq!(order.task, WriteTask::ReadAll),
+            FinishedOrder::ReadAll => assert_eq!(order.task, OrderTask::ReadAll),
             FinishedOrder::Retried | FinishedOrder::Other => panic!("{done:?}"),
         }
     }
     words
 }
 
-fn report(outcome: WriteOutcome, read: Option<u16>) -> WriteReport {
+fn report(outcome: OrderOutcome, read: Option<u16>) -> OrderReport {
     let read = read.map(|word| Registers::Words(vec![word]));
     let images = vec![ImageReport { state: ImageState::Unknown, read }];
     let at = UnixTime::default();
-    WriteReport { number: 7, plc: 0, outcome, found: Vec::new(), images, at }
+    OrderReport { number: 7, plc: 0, outcome, found: Vec::new(), images, at }
 }
 
 #[test]
@@ -137,13 +137,13 @@ fn a_message_of_an_earlier_run_is_acknowledged_too() {
 
 #[test]
 fn what_the_last_run_did_not_write_is_written_first() {
-    let known = KnownEvent { owed: vec![8, 9], ..known(Some(counter(9))) };
+    let known = KnownEvent { pending_words: vec![8, 9], ..known(Some(counter(9))) };
     let mut count = PlcTrigger::new(0, event(), known);
     count.on_queued(3, at(3), &counter(10));
     acknowledge(&mut count, 3, true);
-    assert_eq!(count.owed().collect::<Vec<_>>(), [8, 9, 10]);
+    assert_eq!(count.pending_words().collect::<Vec<_>>(), [8, 9, 10]);
     assert_eq!(written(&mut count), [8, 9, 10]);
-    assert_eq!(count.owed().count(), 0);
+    assert_eq!(count.pending_words().count(), 0);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn messages_of_an_earlier_run_are_acknowledged_before_new_ones() {
     }
     assert_eq!(words(&count), [7, 8, 9]);
     assert_eq!(written(&mut count), [6]);
-    count.confirm_events(|_| false);
+    count.decide_acknowledgements(|_| false);
     assert_eq!(written(&mut count), [8, 9]);
 }
 
@@ -199,7 +199,7 @@ fn a_word_that_did_not_arrive_is_written_again_after_a_pause() {
     count.on_queued(10, at(10), &counter(2));
     acknowledge(&mut count, 10, true);
     let now = Instant::now();
-    let lost = [WriteOutcome::Unknown, WriteOutcome::NotSent(NotSentReason::Stopping)];
+    let lost = [OrderOutcome::Unknown, OrderOutcome::NotSent(NotSentReason::Stopping)];
     for outcome in lost {
         assert!(count.next_order(7, None, now + RETRY_PAUSE * 9).is_some());
         let finished = count.on_report(&report(outcome, Some(1)), now);
@@ -207,7 +207,7 @@ fn a_word_that_did_not_arrive_is_written_again_after_a_pause() {
         assert!(count.next_order(7, None, now).is_none(), "not at once");
     }
     assert!(count.next_order(7, None, now + RETRY_PAUSE).is_some());
-    let there = count.on_report(&report(WriteOutcome::Unknown, Some(2)), now);
+    let there = count.on_report(&report(OrderOutcome::Unknown, Some(2)), now);
     assert_eq!(there, FinishedOrder::Acknowledgement(2), "the read-back tells");
     assert!(count.next_order(7, None, now + RETRY_PAUSE).is_none());
 }
@@ -219,24 +219,27 @@ fn a_word_is_for_one_program_and_waits_until_the_plc_has_it() {
     let mut count = trigger(Some(counter(1)));
     count.on_value(&counter(2));
     let order = count.next_order(7, program, now).unwrap();
-    assert_eq!((order.task, order.program), (WriteTask::ReadAll, None), "any program may be read");
-    count.on_report(&report(WriteOutcome::Done, None), now);
+    assert_eq!((order.task, order.program), (OrderTask::ReadAll, None), "any program may be read");
+    count.on_report(&report(OrderOutcome::Done, None), now);
     count.on_queued(10, at(10), &counter(2));
     acknowledge(&mut count, 10, true);
     assert_eq!(count.next_order(7, program, now).unwrap().program, program);
-    let other = report(WriteOutcome::NotSent(NotSentReason::ProgramChanged), None);
+    let other = report(OrderOutcome::NotSent(NotSentReason::ProgramChanged), None);
     assert_eq!(count.on_report(&other, now), FinishedOrder::Retried);
-    assert_eq!(count.owed().collect::<Vec<_>>(), [2]);
+    assert_eq!(count.pending_words().collect::<Vec<_>>(), [2]);
     let order = count.next_order(7, program, now + RETRY_PAUSE).unwrap();
     assert_eq!((order.program, order.write), (program, vec![image(&place(), 2)]));
 }
 
 #[test]
 fn a_word_that_is_not_configured_any_more_is_forgotten() {
-    let known =
-        KnownEvent { owed: vec![8], waiting: vec![earlier(10, 9)], ..known(Some(counter(9))) };
+    let known = KnownEvent {
+        pending_words: vec![8],
+        waiting: vec![earlier(10, 9)],
+        ..known(Some(counter(9)))
+    };
     let mut count = PlcTrigger::new(0, EventTrigger { tag: 0, acknowledge: None }, known);
-    assert_eq!((count.owed().count(), count.waiting().count()), (0, 0));
+    assert_eq!((count.pending_words().count(), count.waiting().count()), (0, 0));
     assert_eq!(count.on_value(&counter(9)), TriggerChange::Nothing, "and the counter is known");
 }
 
@@ -266,10 +269,10 @@ fn a_pulse_that_ends_before_all_tags_are_read_is_not_acknowledged() {
     let mut switch = trigger(None);
     assert_eq!(switch.on_value(&Value::Bool(true)), TriggerChange::Occurred);
     let order = switch.next_order(7, None, Instant::now()).unwrap();
-    assert_eq!(order.task, WriteTask::ReadAll);
+    assert_eq!(order.task, OrderTask::ReadAll);
     switch.on_value(&Value::Bool(false));
     assert_eq!(
-        switch.on_report(&report(WriteOutcome::Done, None), Instant::now()),
+        switch.on_report(&report(OrderOutcome::Done, None), Instant::now()),
         FinishedOrder::ReadAll
     );
     switch.on_queued(10, at(10), &Value::Bool(false));
@@ -284,7 +287,7 @@ fn a_pulse_that_ends_before_all_tags_are_read_is_not_acknowledged() {
 #[test]
 fn an_event_whose_tags_could_not_be_read_is_seen_again() {
     let now = Instant::now();
-    let stopping = || report(WriteOutcome::NotSent(NotSentReason::Stopping), None);
+    let stopping = || report(OrderOutcome::NotSent(NotSentReason::Stopping), None);
     for (last, value) in [
         (Some(counter(5)), counter(6)),
         (Some(Value::Bool(false)), Value::Bool(true)),
@@ -299,10 +302,10 @@ fn an_event_whose_tags_could_not_be_read_is_seen_again() {
         assert_eq!(trigger.on_value(&value), TriggerChange::Occurred);
         trigger.next_order(7, None, now).unwrap();
         assert_eq!(
-            trigger.on_report(&report(WriteOutcome::Done, None), now),
+            trigger.on_report(&report(OrderOutcome::Done, None), now),
             FinishedOrder::ReadAll
         );
-        trigger.on_visit_failed();
+        trigger.on_read_failed();
         assert_eq!(trigger.on_value(&value), TriggerChange::Occurred);
     }
 }
@@ -316,7 +319,7 @@ fn an_acknowledgement_that_waits_for_an_earlier_one_outlives_the_run() {
     acknowledge(&mut count, 11, true);
     let mut again = restarted(&count);
     // Only the message of event 6 is still in the queue.
-    again.confirm_events(|ticket| ticket.is_none_or(|ticket| ticket == 3));
+    again.decide_acknowledgements(|ticket| ticket.is_none_or(|ticket| ticket == 3));
     assert!(written(&mut again).is_empty());
     again.on_sent(3, at(10), &counter(6));
     acknowledge(&mut again, 3, false);
@@ -325,7 +328,7 @@ fn an_acknowledgement_that_waits_for_an_earlier_one_outlives_the_run() {
     let mut third = restarted(&again);
     third.on_sent(4, at(11), &counter(7));
     assert!(!third.on_acknowledged(4));
-    third.confirm_events(|_| false);
+    third.decide_acknowledgements(|_| false);
     assert!(written(&mut third).is_empty());
 }
 
@@ -365,17 +368,17 @@ fn what_waits_is_bounded_and_what_is_given_up_is_counted() {
     for ticket in 1..=more {
         count.on_queued(ticket, at(ticket), &counter(ticket));
     }
-    assert_eq!((words(&count).len(), count.take_given_up()), (MAX_WAITING, 3));
+    assert_eq!((words(&count).len(), count.take_dropped()), (MAX_WAITING, 3));
     for ticket in 1..=more {
         assert_eq!(count.on_acknowledged(ticket), ticket > 3);
     }
     // The PLC does not answer.
     for ticket in more + 1..more + 3 {
         count.on_queued(ticket, at(ticket), &counter(ticket));
-        count.confirm_events(|_| true);
+        count.decide_acknowledgements(|_| true);
         acknowledge(&mut count, ticket, true);
     }
-    assert_eq!((count.take_given_up(), count.take_given_up()), (2, 0));
+    assert_eq!((count.take_dropped(), count.take_dropped()), (2, 0));
     let words = written(&mut count);
     assert_eq!((words.len(), words[0]), (MAX_WAITING, 6));
 }
@@ -387,11 +390,11 @@ fn a_busy_plc_gets_the_word_later_and_one_that_refuses_it_does_not() {
     acknowledge(&mut count, 10, true);
     let now = Instant::now();
     count.next_order(7, None, now).unwrap();
-    let busy = report(WriteOutcome::Refused(SERVER_BUSY), None);
+    let busy = report(OrderOutcome::Refused(SERVER_BUSY), None);
     assert_eq!(count.on_report(&busy, now), FinishedOrder::Retried);
     assert!(count.next_order(7, None, now).is_none(), "not at once");
     count.next_order(7, None, now + RETRY_PAUSE).unwrap();
-    let refused = report(WriteOutcome::Refused(2), None);
+    let refused = report(OrderOutcome::Refused(2), None);
     assert_eq!(count.on_report(&refused, now), FinishedOrder::Acknowledgement(2));
     assert!(count.next_order(7, None, now + RETRY_PAUSE * 2).is_none());
 }

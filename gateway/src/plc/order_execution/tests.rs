@@ -12,10 +12,10 @@ use crate::plc::tests::support;
 #[test]
 fn images_that_adjoin_are_written_in_one_request() {
     let order = order(&[words(20, &[1, 2]), words(22, &[3]), words(30, &[4])]);
-    let mut memory = VisitedMemory::default();
-    let report = memory.visit(order, "M241");
+    let mut memory = OrderMemory::default();
+    let report = memory.execute(order, "M241");
     assert_eq!(memory.log, ["write 20 3", "write 30 1", "read 20 3", "read 30 1"]);
-    assert_eq!(report.outcome, WriteOutcome::Done);
+    assert_eq!(report.outcome, OrderOutcome::Done);
     let read: Vec<_> = report.images.into_iter().map(|image| image.read).collect();
     let expected = [vec![1, 2], vec![3], vec![4]].map(|words| Some(Registers::Words(words)));
     assert_eq!(read, expected);
@@ -24,9 +24,9 @@ fn images_that_adjoin_are_written_in_one_request() {
 #[test]
 fn a_part_of_a_word_is_read_changed_and_written() {
     let bit = part(20, 0x0008, 0x0008);
-    let mut memory = VisitedMemory::default();
+    let mut memory = OrderMemory::default();
     memory.words.insert((Table::HoldingRegister, 20), 0x5A51);
-    let report = memory.visit(order(&[bit]), "M241");
+    let report = memory.execute(order(&[bit]), "M241");
     assert_eq!(memory.log, ["read 20 1", "write 20 1", "read 20 1"]);
     assert_eq!(memory.words[&(Table::HoldingRegister, 20)], 0x5A59);
     assert_eq!(report.images[0].read, Some(Registers::Words(vec![0x5A59])));
@@ -34,40 +34,39 @@ fn a_part_of_a_word_is_read_changed_and_written() {
 
 #[test]
 fn two_halves_of_a_word_need_no_read() {
-    let mut memory = VisitedMemory::default();
+    let mut memory = OrderMemory::default();
     memory.words.insert((Table::HoldingRegister, 20), 0x5A5A);
-    memory.visit(order(&[part(20, 0x0011, 0x00FF), part(20, 0x2200, 0xFF00)]), "M241");
+    memory.execute(order(&[part(20, 0x0011, 0x00FF), part(20, 0x2200, 0xFF00)]), "M241");
     assert_eq!(memory.log, ["write 20 1", "read 20 1"]);
     assert_eq!(memory.words[&(Table::HoldingRegister, 20)], 0x2211);
 }
 
 #[test]
 fn no_request_crosses_an_area_or_is_longer_than_the_protocol_allows() {
-    let mut memory = VisitedMemory::default();
-    memory.visit(order(&[words(62_199, &[1]), words(62_200, &[2])]), "M241");
+    let mut memory = OrderMemory::default();
+    memory.execute(order(&[words(62_199, &[1]), words(62_200, &[2])]), "M241");
     assert_eq!(memory.log[..2], ["write 62199 1", "write 62200 1"]);
-    let mut memory = VisitedMemory::default();
-    memory.visit(order(&[words(0, &[7; 125])]), "M241");
+    let mut memory = OrderMemory::default();
+    memory.execute(order(&[words(0, &[7; 125])]), "M241");
     assert_eq!(memory.log, ["write 0 123", "write 123 2", "read 0 125"]);
     let many: Vec<_> = (0..70).map(|at| words(at * 2, &[at, at])).collect();
-    let mut memory = VisitedMemory::default();
-    memory.visit(order(&many), "M241");
+    let mut memory = OrderMemory::default();
+    memory.execute(order(&many), "M241");
     assert_eq!(memory.log, ["write 0 120", "write 120 20", "read 0 120", "read 120 20"]);
 }
 
 #[test]
 fn nothing_is_written_unless_the_plc_holds_what_is_expected() {
-    let expect =
-        |word| WriteOrder { expect: vec![words(40, &[word])], ..order(&[words(20, &[1])]) };
-    let mut memory = VisitedMemory::default();
+    let expect = |word| PlcOrder { expect: vec![words(40, &[word])], ..order(&[words(20, &[1])]) };
+    let mut memory = OrderMemory::default();
     memory.words.insert((Table::HoldingRegister, 40), 7);
-    let report = memory.visit(expect(8), "M241");
+    let report = memory.execute(expect(8), "M241");
     assert_eq!(memory.log, ["read 40 1"]);
-    assert_eq!(report.outcome, WriteOutcome::ExpectationFailed);
+    assert_eq!(report.outcome, OrderOutcome::ExpectationFailed);
     assert_eq!(report.found, [Some(Registers::Words(vec![7]))]);
     assert_eq!(report.images[0].state, ImageState::NotSent);
-    let report = memory.visit(expect(7), "M241");
-    assert_eq!(report.outcome, WriteOutcome::Done);
+    let report = memory.execute(expect(7), "M241");
+    assert_eq!(report.outcome, OrderOutcome::Done);
 }
 
 #[test]
@@ -79,23 +78,23 @@ fn what_is_expected_is_compared_as_it_is_published() {
     tag.decimals = Some(1);
     let image = codec::encode_tag(0, tag, &json!(20.1)).unwrap();
     let bits = 20.13_f32.to_bits().to_le_bytes();
-    let mut memory = VisitedMemory::default();
+    let mut memory = OrderMemory::default();
     for (at, bytes) in (40..).zip(bits.as_chunks().0) {
         memory.words.insert((Table::HoldingRegister, at), u16::from_le_bytes(*bytes));
     }
-    let order = WriteOrder { expect: vec![image], ..order(&[words(20, &[1])]) };
-    let report = memory.visit_plc(order, &plc, ReadFirst::AsNeeded);
-    assert_eq!(report.outcome, WriteOutcome::Done);
+    let order = PlcOrder { expect: vec![image], ..order(&[words(20, &[1])]) };
+    let report = memory.execute_plc(order, &plc, ReadFirst::AsNeeded);
+    assert_eq!(report.outcome, OrderOutcome::Done);
 }
 
 #[test]
 fn a_read_back_reads_and_writes_nothing() {
-    let order = WriteOrder { task: WriteTask::ReadBack, ..order(&[words(20, &[1])]) };
-    let mut memory = VisitedMemory::default();
+    let order = PlcOrder { task: OrderTask::ReadBack, ..order(&[words(20, &[1])]) };
+    let mut memory = OrderMemory::default();
     memory.words.insert((Table::HoldingRegister, 20), 9);
-    let report = memory.visit(order, "M241");
+    let report = memory.execute(order, "M241");
     assert_eq!(memory.log, ["read 20 1"]);
-    assert_eq!(report.outcome, WriteOutcome::Unknown);
+    assert_eq!(report.outcome, OrderOutcome::Unknown);
     let image = ImageReport { state: ImageState::Unknown, read: Some(Registers::Words(vec![9])) };
     assert_eq!(report.images, [image]);
 }
@@ -103,42 +102,44 @@ fn a_read_back_reads_and_writes_nothing() {
 #[test]
 fn an_expired_order_is_not_written() {
     let now = Instant::now();
-    let order = WriteOrder { not_after: Some(now), ..order(&[words(20, &[1])]) };
+    let order = PlcOrder { not_after: Some(now), ..order(&[words(20, &[1])]) };
     let plc = support::plc("M241", &[("%MW0", 1000)]);
-    let mut visit = WriteVisit::new(order, &plc, ReadFirst::AsNeeded);
+    let mut execution = OrderExecution::new(order, &plc, ReadFirst::AsNeeded);
     let later = now + std::time::Duration::from_millis(1);
-    assert!(matches!(visit.next_step(later), VisitStep::Finish));
-    let report = visit.into_report(UnixTime::default());
-    assert_eq!(report.outcome, WriteOutcome::NotSent(NotSentReason::Expired));
+    assert!(matches!(execution.next_step(later), ExecutionStep::Finish));
+    let report = execution.into_report(UnixTime::default());
+    assert_eq!(report.outcome, OrderOutcome::NotSent(NotSentReason::Expired));
 }
 
 #[test]
 fn what_is_written_in_part_has_no_time_limit_and_is_read_back() {
     let now = Instant::now();
-    let order = WriteOrder {
+    let order = PlcOrder {
         not_after: Some(now),
         ..order(&[words(20, &[1]), words(30, &[2]), words(40, &[3])])
     };
     let plc = support::plc("M241", &[("%MW0", 1000)]);
-    let mut visit = WriteVisit::new(order, &plc, ReadFirst::AsNeeded);
-    assert!(matches!(visit.next_step(now), VisitStep::Write(_)));
-    assert_eq!(visit.write_limit(), Some(now));
-    visit.on_write(WriteAnswer::Acknowledged);
-    assert_eq!(visit.write_limit(), None);
+    let mut execution = OrderExecution::new(order, &plc, ReadFirst::AsNeeded);
+    assert!(matches!(execution.next_step(now), ExecutionStep::Write(_)));
+    assert_eq!(execution.write_limit(), Some(now));
+    execution.on_write(WriteAnswer::Acknowledged);
+    assert_eq!(execution.write_limit(), None);
     let later = now + std::time::Duration::from_secs(60);
-    assert!(matches!(visit.next_step(later), VisitStep::Write(_)));
-    visit.on_abandoned(NotSentReason::Stopping);
-    assert!(visit.is_read_back_due());
+    assert!(matches!(execution.next_step(later), ExecutionStep::Write(_)));
+    execution.on_abandoned(NotSentReason::Stopping);
+    assert!(execution.is_read_back_due());
     for (first, held) in [(20, 1), (30, 7)] {
-        let VisitStep::Read(request) = visit.next_step(later) else { panic!("{visit:?}") };
+        let ExecutionStep::Read(request) = execution.next_step(later) else {
+            panic!("{execution:?}")
+        };
         assert_eq!((request.first, request.count), (first, 1));
-        visit.on_read(Ok(Registers::Words(vec![held])));
+        execution.on_read(Ok(Registers::Words(vec![held])));
     }
     // The unit does not answer any more.
-    visit.on_abandoned(NotSentReason::Expired);
-    assert!(matches!(visit.next_step(later), VisitStep::Finish));
-    let report = visit.into_report(UnixTime::default());
-    assert_eq!(report.outcome, WriteOutcome::Partial(NotSentReason::Stopping));
+    execution.on_abandoned(NotSentReason::Expired);
+    assert!(matches!(execution.next_step(later), ExecutionStep::Finish));
+    let report = execution.into_report(UnixTime::default());
+    assert_eq!(report.outcome, OrderOutcome::Partial(NotSentReason::Stopping));
     let image = |state, read: Option<u16>| ImageReport {
         state,
         read: read.map(|word| Registers::Words(vec![word])),
@@ -155,45 +156,45 @@ fn what_is_written_in_part_has_no_time_limit_and_is_read_back() {
 fn a_read_that_may_cost_the_session_is_left_out_only_if_nothing_depends_on_it() {
     let now = Instant::now();
     let plc = support::plc("M241", &[("%MW0", 1000)]);
-    let mut visit = WriteVisit::new(order(&[words(20, &[1])]), &plc, ReadFirst::Always);
-    assert!(matches!(visit.next_step(now), VisitStep::Read(_)));
-    assert!(visit.skip_test_read());
-    assert!(matches!(visit.next_step(now), VisitStep::Write(_)));
-    assert!(!visit.skip_test_read());
-    visit.on_write(WriteAnswer::Acknowledged);
-    assert!(matches!(visit.next_step(now), VisitStep::Read(_)));
-    assert!(!visit.skip_test_read());
-    visit.on_read_lost();
-    assert!(matches!(visit.next_step(now), VisitStep::Finish));
-    let report = visit.into_report(UnixTime::default());
-    assert_eq!((report.outcome, &report.images[0].read), (WriteOutcome::Done, &None));
+    let mut execution = OrderExecution::new(order(&[words(20, &[1])]), &plc, ReadFirst::Always);
+    assert!(matches!(execution.next_step(now), ExecutionStep::Read(_)));
+    assert!(execution.skip_test_read());
+    assert!(matches!(execution.next_step(now), ExecutionStep::Write(_)));
+    assert!(!execution.skip_test_read());
+    execution.on_write(WriteAnswer::Acknowledged);
+    assert!(matches!(execution.next_step(now), ExecutionStep::Read(_)));
+    assert!(!execution.skip_test_read());
+    execution.on_read_lost();
+    assert!(matches!(execution.next_step(now), ExecutionStep::Finish));
+    let report = execution.into_report(UnixTime::default());
+    assert_eq!((report.outcome, &report.images[0].read), (OrderOutcome::Done, &None));
 }
 
 #[test]
 fn a_comparison_that_may_cost_the_session_ends_the_order() {
     let now = Instant::now();
     let plc = support::plc("M241", &[("%MW0", 1000)]);
-    let order = WriteOrder { expect: vec![words(30, &[7])], ..order(&[words(20, &[1])]) };
-    let mut visit = WriteVisit::new(order, &plc, ReadFirst::Always);
-    assert!(!visit.skip_test_read(), "it is compared");
-    visit.on_read_lost();
-    assert!(matches!(visit.next_step(now), VisitStep::Finish));
-    let outcome = visit.into_report(UnixTime::default()).outcome;
-    assert_eq!(outcome, WriteOutcome::NotSent(NotSentReason::LosesConnection));
+    let order = PlcOrder { expect: vec![words(30, &[7])], ..order(&[words(20, &[1])]) };
+    let mut execution = OrderExecution::new(order, &plc, ReadFirst::Always);
+    assert!(!execution.skip_test_read(), "it is compared");
+    execution.on_read_lost();
+    assert!(matches!(execution.next_step(now), ExecutionStep::Finish));
+    let outcome = execution.into_report(UnixTime::default()).outcome;
+    assert_eq!(outcome, OrderOutcome::NotSent(NotSentReason::LosesConnection));
 }
 
 #[test]
 fn the_first_request_that_is_not_acknowledged_ends_the_writes() {
     let images = [words(20, &[1]), words(30, &[2]), words(40, &[3])];
     for (answer, outcome, state) in [
-        (WriteAnswer::Refused(2), WriteOutcome::Refused(2), ImageState::Refused(2)),
-        (WriteAnswer::Missing, WriteOutcome::Unknown, ImageState::Unknown),
+        (WriteAnswer::Refused(2), OrderOutcome::Refused(2), ImageState::Refused(2)),
+        (WriteAnswer::Missing, OrderOutcome::Unknown, ImageState::Unknown),
     ] {
-        let mut memory = VisitedMemory {
+        let mut memory = OrderMemory {
             write_answers: vec![WriteAnswer::Acknowledged, answer],
-            ..VisitedMemory::default()
+            ..OrderMemory::default()
         };
-        let report = memory.visit(order(&images), "M241");
+        let report = memory.execute(order(&images), "M241");
         assert_eq!(report.outcome, outcome);
         let states: Vec<_> = report.images.iter().map(|image| image.state).collect();
         assert_eq!(states, [ImageState::Written, state, ImageState::NotSent]);
@@ -205,9 +206,9 @@ fn the_first_request_that_is_not_acknowledged_ends_the_writes() {
 #[test]
 fn an_image_of_which_a_part_was_written_may_be_anything() {
     let answers = vec![WriteAnswer::Acknowledged, WriteAnswer::Refused(2)];
-    let mut memory = VisitedMemory { write_answers: answers, ..VisitedMemory::default() };
-    let report = memory.visit(order(&[words(0, &[7; 125])]), "M241");
-    assert_eq!(report.outcome, WriteOutcome::Refused(2));
+    let mut memory = OrderMemory { write_answers: answers, ..OrderMemory::default() };
+    let report = memory.execute(order(&[words(0, &[7; 125])]), "M241");
+    assert_eq!(report.outcome, OrderOutcome::Refused(2));
     assert_eq!(report.images[0].state, ImageState::Unknown);
 }
 
@@ -227,7 +228,7 @@ proptest! {
             .map(|(at, word)| ((Table::HoldingRegister, at), *word))
             .chain((0..100).map(|at| ((Table::Coil, at), before[usize::from(at)] % 2)))
             .collect();
-        let mut memory = VisitedMemory {
+        let mut memory = OrderMemory {
             words: held.clone(),
             write_answers: answers,
             refused_read: refuses.map(|at| at % 400),
@@ -236,7 +237,7 @@ proptest! {
         let read_first = if always { ReadFirst::Always } else { ReadFirst::AsNeeded };
         let at = if model == "generic" { "holding:0" } else { "%MW0" };
         let plc = support::plc(model, &[(at, 1000)]);
-        let report = memory.visit_plc(order(&images), &plc, read_first);
+        let report = memory.execute_plc(order(&images), &plc, read_first);
 
         prop_assert_eq!(report.images.len(), images.len());
         for (place, after) in &memory.words {
@@ -249,7 +250,7 @@ proptest! {
         unique.sort();
         unique.dedup();
         prop_assert_eq!(unique.len(), writes.len());
-        if report.outcome == WriteOutcome::Done {
+        if report.outcome == OrderOutcome::Done {
             for (image, told) in images.iter().zip(&report.images) {
                 prop_assert_eq!(told.state, ImageState::Written);
                 prop_assert!(memory.holds(image));
@@ -322,13 +323,13 @@ fn part(first: u16, value: u16, mask: u16) -> TagImage {
     TagImage { tag: None, table: Table::HoldingRegister, first, content }
 }
 
-fn order(write: &[TagImage]) -> WriteOrder {
-    WriteOrder {
+fn order(write: &[TagImage]) -> PlcOrder {
+    PlcOrder {
         number: 1,
         plc: 0,
         expect: Vec::new(),
         write: write.to_vec(),
-        task: WriteTask::Write,
+        task: OrderTask::Write,
         program: None,
         not_after: None,
     }
@@ -336,7 +337,7 @@ fn order(write: &[TagImage]) -> WriteOrder {
 
 /// A PLC that does what it is told.
 #[derive(Default)]
-struct VisitedMemory {
+struct OrderMemory {
     words: BTreeMap<(Table, u16), u16>,
     /// Answers to the first writes; the later ones are acknowledged. A missing answer takes effect.
     write_answers: Vec<WriteAnswer>,
@@ -345,28 +346,28 @@ struct VisitedMemory {
     log: Vec<String>,
 }
 
-impl VisitedMemory {
-    fn visit(&mut self, order: WriteOrder, model: &str) -> WriteReport {
+impl OrderMemory {
+    fn execute(&mut self, order: PlcOrder, model: &str) -> OrderReport {
         let plc = support::plc(model, &[("%MW0", 1000)]);
-        self.visit_plc(order, &plc, ReadFirst::AsNeeded)
+        self.execute_plc(order, &plc, ReadFirst::AsNeeded)
     }
 
-    fn visit_plc(
+    fn execute_plc(
         &mut self,
-        order: WriteOrder,
+        order: PlcOrder,
         plc: &config::Plc,
         read_first: ReadFirst,
-    ) -> WriteReport {
-        let mut visit = WriteVisit::new(order, plc, read_first);
+    ) -> OrderReport {
+        let mut execution = OrderExecution::new(order, plc, read_first);
         let mut answers = std::mem::take(&mut self.write_answers).into_iter();
         loop {
-            match visit.next_step(Instant::now()) {
-                VisitStep::Finish => return visit.into_report(UnixTime::default()),
-                VisitStep::Read(request) => visit.on_read(self.read(&request)),
-                VisitStep::Write(request) => {
+            match execution.next_step(Instant::now()) {
+                ExecutionStep::Finish => return execution.into_report(UnixTime::default()),
+                ExecutionStep::Read(request) => execution.on_read(self.read(&request)),
+                ExecutionStep::Write(request) => {
                     let answer = answers.next().unwrap_or(WriteAnswer::Acknowledged);
                     self.write(&request, answer);
-                    visit.on_write(answer);
+                    execution.on_write(answer);
                 }
             }
         }

@@ -13,7 +13,7 @@ use super::plc::{CommandPlc, PresentValue};
 use super::reply::ReplyContent;
 use super::{CommandReason, CommandReply, LedgerBatch, report, trail};
 use crate::codec;
-use crate::model::{ProgramSignature, TagImage, UnixTime, WriteOrder, WriteReport, WriteTask};
+use crate::model::{OrderReport, OrderTask, PlcOrder, ProgramSignature, TagImage, UnixTime};
 
 /// A command as it arrived.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub struct IncomingCommand<'a> {
     /// The payload, at most [`super::MAX_COMMAND_BYTES`] long.
     pub payload: &'a [u8],
     /// Chosen by the caller; the effects for this command have the same.
-    pub asker: u64,
+    pub requester: u64,
     /// Who sent it, if the caller knows; otherwise what the command says.
     pub by: Option<&'a str>,
     /// Whether the broker had retained it.
@@ -49,18 +49,18 @@ pub struct CommandTime {
 #[derive(Clone, Debug, PartialEq)]
 pub enum CommandEffect {
     /// The broker may forget the command: it is refused, or its record is durable.
-    Settled {
-        /// From [`IncomingCommand::asker`].
-        asker: u64,
+    AckDelivery {
+        /// From [`IncomingCommand::requester`].
+        requester: u64,
     },
     /// Goes to the PLC.
-    Order(WriteOrder),
-    /// Goes to the asker: exactly one for each command.
+    Order(PlcOrder),
+    /// Goes to the requester: exactly one for each command.
     Reply {
         /// Index into `config::Config::plcs`.
         plc: u16,
-        /// From [`IncomingCommand::asker`]; absent for a command of an earlier run.
-        asker: Option<u64>,
+        /// From [`IncomingCommand::requester`]; absent for a command of an earlier run.
+        requester: Option<u64>,
         /// The reply.
         reply: CommandReply,
         /// Whether the command was recorded. If not, it was refused, and nothing limits how fast
@@ -77,17 +77,17 @@ pub enum CommandEffect {
 /// A command that is not over.
 #[derive(Debug)]
 struct PendingCommand {
-    asker: Option<u64>,
+    requester: Option<u64>,
     id: Option<CommandId>,
     by: Option<String>,
     /// What a command of an earlier run names: the event that said so may be lost with that run.
     interrupted: Option<Map<String, Value>>,
-    order: WriteOrder,
+    order: PlcOrder,
 }
 
 /// Everything that the gateway knows about commands.
 #[derive(Debug)]
-pub struct CommandDesk {
+pub struct CommandProcessor {
     plcs: Vec<CommandPlc>,
     /// Hash of the configuration.
     config_hash: String,
@@ -101,19 +101,20 @@ pub struct CommandDesk {
     effects: VecDeque<CommandEffect>,
 }
 
-impl CommandDesk {
-    /// Returns the desk for these PLCs and the hash of their configuration, with the records of
-    /// earlier runs, which may be empty. The commands that were interrupted are read back.
+impl CommandProcessor {
+    /// Returns the command processor for these PLCs and the hash of their configuration, with the
+    /// records of earlier runs, which may be empty. The commands that were interrupted are read
+    /// back.
     #[must_use]
     pub fn new(plcs: &[Plc], config_hash: &str, ledger_file: &[u8], time: CommandTime) -> Self {
         let ledger = CommandLedger::load(ledger_file, time.now);
         let command_plc = |plc: &Plc| {
             let mut plc = CommandPlc::new(plc);
             let seen = || ledger.program(&plc.name, config_hash);
-            plc.wanted_program = plc.wanted_program.or_else(seen);
+            plc.required_program = plc.required_program.or_else(seen);
             plc
         };
-        let mut desk = Self {
+        let mut command_processor = Self {
             plcs: plcs.iter().map(command_plc).collect(),
             config_hash: config_hash.to_owned(),
             ledger,
@@ -124,11 +125,11 @@ impl CommandDesk {
             is_batch_under_way: false,
             effects: VecDeque::new(),
         };
-        let interrupted: Vec<Intent> = desk.ledger.open().cloned().collect();
+        let interrupted: Vec<Intent> = command_processor.ledger.open().cloned().collect();
         for intent in interrupted {
-            desk.resume(intent, time);
+            command_processor.resume(intent, time);
         }
-        desk
+        command_processor
     }
 
     /// Returns whether a command may write to any tag.
@@ -159,18 +160,18 @@ impl CommandDesk {
             self.ledger.end(intent.number, &reply, time.now);
             return;
         };
-        let order = WriteOrder {
+        let order = PlcOrder {
             number: intent.number,
             plc,
             expect: Vec::new(),
             write,
-            task: WriteTask::ReadBack,
+            task: OrderTask::ReadBack,
             program: None,
             not_after: None,
         };
         let Intent { by, write, .. } = intent;
         let interrupted = Some(write);
-        let pending = PendingCommand { asker: None, id, by, interrupted, order: order.clone() };
+        let pending = PendingCommand { requester: None, id, by, interrupted, order: order.clone() };
         self.pending.insert(order.number, pending);
         self.effects.push_back(CommandEffect::Order(order));
     }
@@ -183,13 +184,13 @@ impl CommandDesk {
         present: PresentValue<'_>,
         time: CommandTime,
     ) {
-        let IncomingCommand { plc, asker, .. } = incoming;
+        let IncomingCommand { plc, requester, .. } = incoming;
         let reply = match self.decide(incoming, present, time) {
             Ok(()) => return,
             Err(reply) => reply,
         };
-        self.effects.push_back(CommandEffect::Settled { asker });
-        self.push_reply(plc, Some(asker), reply, false);
+        self.effects.push_back(CommandEffect::AckDelivery { requester });
+        self.push_reply(plc, Some(requester), reply, false);
     }
 
     /// Accepts a command, or returns the reply that refuses it.
@@ -225,13 +226,13 @@ impl CommandDesk {
         }
         plc.take_rates(incoming.plc, &checked.write, &mut self.history, time.now)
             .map_err(refuse)?;
-        let order = WriteOrder {
+        let order = PlcOrder {
             number: self.ledger.next_number(),
             plc: incoming.plc,
             expect: checked.expect,
             write: checked.write,
-            task: WriteTask::Write,
-            program: plc.wanted_program,
+            task: OrderTask::Write,
+            program: plc.required_program,
             not_after,
         };
         self.accept(command, incoming, order, time);
@@ -242,7 +243,7 @@ impl CommandDesk {
         &mut self,
         command: ParsedCommand,
         incoming: IncomingCommand<'_>,
-        order: WriteOrder,
+        order: PlcOrder,
         time: CommandTime,
     ) {
         let Some(plc) = self.plcs.get_mut(usize::from(order.plc)) else { return };
@@ -263,8 +264,8 @@ impl CommandDesk {
         };
         self.unrecorded.push(order.number);
         self.ledger.begin(intent, time.now);
-        let asker = Some(incoming.asker);
-        let pending = PendingCommand { asker, id, by, interrupted: None, order };
+        let requester = Some(incoming.requester);
+        let pending = PendingCommand { requester, id, by, interrupted: None, order };
         self.pending.insert(pending.order.number, pending);
     }
 
@@ -287,7 +288,9 @@ impl CommandDesk {
         for number in std::mem::take(&mut self.in_batch) {
             let Some(pending) = self.pending.get(&number) else { continue };
             let order = pending.order.clone();
-            self.effects.extend(pending.asker.map(|asker| CommandEffect::Settled { asker }));
+            self.effects.extend(
+                pending.requester.map(|requester| CommandEffect::AckDelivery { requester }),
+            );
             let intent = self.ledger.open().find(|intent| intent.number == number);
             let body = intent.map(|intent| trail::intent_event(intent, time.wall));
             self.effects.extend(body.map(|body| CommandEffect::Audit { body }));
@@ -313,7 +316,7 @@ impl CommandDesk {
     fn fail(&mut self, number: u64, reason: CommandReason, time: CommandTime) {
         let Some(pending) = self.take_pending(number) else { return };
         // What an earlier run did is not known, also if the reason is known now.
-        let is_new = pending.order.task == WriteTask::Write;
+        let is_new = pending.order.task == OrderTask::Write;
         let reason = if is_new { reason } else { CommandReason::Interrupted };
         let is_recorded = reason != CommandReason::NoRecord;
         let content = ReplyContent { reason: Some(reason), ..ReplyContent::default() };
@@ -323,12 +326,13 @@ impl CommandDesk {
             return;
         }
         self.ledger.withdraw(number, &reply, time.now);
-        self.effects.extend(pending.asker.map(|asker| CommandEffect::Settled { asker }));
-        self.push_reply(pending.order.plc, pending.asker, reply, false);
+        self.effects
+            .extend(pending.requester.map(|requester| CommandEffect::AckDelivery { requester }));
+        self.push_reply(pending.order.plc, pending.requester, reply, false);
     }
 
     /// Records what became of an order.
-    pub fn on_report(&mut self, report: &WriteReport, time: CommandTime) {
+    pub fn on_report(&mut self, report: &OrderReport, time: CommandTime) {
         let Some(pending) = self.take_pending(report.number) else { return };
         let Some(plc) = self.plcs.get(usize::from(pending.order.plc)) else { return };
         let content = report::content(plc, &pending.order, report);
@@ -338,7 +342,7 @@ impl CommandDesk {
 
     fn take_pending(&mut self, number: u64) -> Option<PendingCommand> {
         let pending = self.pending.remove(&number)?;
-        if pending.order.task == WriteTask::Write
+        if pending.order.task == OrderTask::Write
             && let Some(plc) = self.plcs.get_mut(usize::from(pending.order.plc))
         {
             plc.waiting = plc.waiting.saturating_sub(1);
@@ -353,11 +357,17 @@ impl CommandDesk {
         let (by, write) = (pending.by.as_deref(), pending.interrupted.as_ref());
         let body = trail::outcome_event(&name, by, write, &reply);
         self.effects.push_back(CommandEffect::Audit { body });
-        self.push_reply(pending.order.plc, pending.asker, reply, true);
+        self.push_reply(pending.order.plc, pending.requester, reply, true);
     }
 
-    fn push_reply(&mut self, plc: u16, asker: Option<u64>, reply: CommandReply, is_recorded: bool) {
-        self.effects.push_back(CommandEffect::Reply { plc, asker, reply, is_recorded });
+    fn push_reply(
+        &mut self,
+        plc: u16,
+        requester: Option<u64>,
+        reply: CommandReply,
+        is_recorded: bool,
+    ) {
+        self.effects.push_back(CommandEffect::Reply { plc, requester, reply, is_recorded });
     }
 
     /// Records which program a PLC has. The first one that is seen with a configuration is the only
@@ -367,8 +377,8 @@ impl CommandDesk {
         let Some(plc) = plc else { return };
         plc.program = Some(signature);
         // A PLC without a program has the signature 0.
-        if plc.wanted_program.is_none() && signature != ProgramSignature([0; 4]) {
-            plc.wanted_program = Some(signature);
+        if plc.required_program.is_none() && signature != ProgramSignature([0; 4]) {
+            plc.required_program = Some(signature);
             let (plc, config) = (plc.name.clone(), self.config_hash.clone());
             self.ledger.set_program(AcceptedProgram { plc, config, signature });
         }
@@ -376,16 +386,16 @@ impl CommandDesk {
 
     /// Returns the only program with which a PLC may be written to; `None` for any.
     #[must_use]
-    pub fn wanted_program(&self, plc: u16) -> Option<ProgramSignature> {
-        self.plcs.get(usize::from(plc))?.wanted_program
+    pub fn required_program(&self, plc: u16) -> Option<ProgramSignature> {
+        self.plcs.get(usize::from(plc))?.required_program
     }
 
-    /// Takes over which programs the PLCs have from a desk that could record nothing.
+    /// Takes over which programs the PLCs have from a command processor that could record nothing.
     pub fn take_over_programs(&mut self, old: &Self) {
         for (index, plc) in (0..).zip(&old.plcs) {
             let Some(program) = plc.program else { continue };
             // The accepted one first: what replaced it meanwhile must not become the accepted one.
-            for signature in plc.wanted_program.into_iter().chain([program]) {
+            for signature in plc.required_program.into_iter().chain([program]) {
                 self.on_program(index, signature);
             }
         }
@@ -396,7 +406,7 @@ impl CommandDesk {
     #[must_use]
     pub fn other_program(&self, plc: u16) -> Option<ProgramSignature> {
         let plc = self.plcs.get(usize::from(plc)).filter(|plc| plc.has_writes)?;
-        let wanted = plc.wanted_program?;
+        let wanted = plc.required_program?;
         plc.program.filter(|program| *program != wanted)
     }
 

@@ -1,4 +1,4 @@
-//! One visit of a write order to its PLC: compare, read what must be kept, write, read back. Pure:
+//! The execution of an order at its PLC: compare, read what must be kept, write, read back. Pure:
 //! it says what to send next, and is told what was answered.
 
 mod registers;
@@ -14,8 +14,8 @@ use super::session::WriteRequest;
 use super::{ReadFailure, ReadOutcome};
 use crate::codec;
 use crate::model::{
-    ImageReport, ImageState, NotSentReason, TagImage, UnixTime, WriteOrder, WriteOutcome,
-    WriteReport, WriteTask,
+    ImageReport, ImageState, NotSentReason, OrderOutcome, OrderReport, OrderTask, PlcOrder,
+    TagImage, UnixTime,
 };
 use registers::{RegisterMap, RegisterSpan, spans, write_requests};
 
@@ -24,17 +24,17 @@ use registers::{RegisterMap, RegisterSpan, spans, write_requests};
 /// Each write request is sent at most once. After the first that is not acknowledged no further one
 /// is sent.
 #[derive(Debug)]
-pub(super) struct WriteVisit {
-    order: WriteOrder,
+pub(super) struct OrderExecution {
+    order: PlcOrder,
     settings: config::Plc,
-    phase: VisitPhase,
+    phase: ExecutionPhase,
     /// Reads before the first write.
     reads: Vec<RegisterSpan>,
     before: RegisterMap,
     writes: Vec<PlannedWrite>,
     read_backs: Vec<RegisterSpan>,
     after: RegisterMap,
-    outcome: Option<WriteOutcome>,
+    outcome: Option<OrderOutcome>,
 }
 
 /// A write request, and what became of it.
@@ -46,7 +46,7 @@ struct PlannedWrite {
 
 /// Each with the index of the next request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum VisitPhase {
+enum ExecutionPhase {
     Reading(usize),
     Writing(usize),
     ReadingBack(usize),
@@ -55,7 +55,7 @@ enum VisitPhase {
 
 /// What to do next.
 #[derive(Debug)]
-pub(super) enum VisitStep {
+pub(super) enum ExecutionStep {
     Read(ReadRequest),
     Write(WriteRequest),
     /// Nothing is left to be sent.
@@ -72,7 +72,7 @@ pub(super) enum WriteAnswer {
     Missing,
 }
 
-/// Whether a visit reads the registers before it writes, even if it need not.
+/// Whether an order reads the registers before it writes, even if it need not.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ReadFirst {
     /// Only what has to be compared or kept.
@@ -82,8 +82,8 @@ pub(super) enum ReadFirst {
     Always,
 }
 
-impl WriteVisit {
-    pub(super) fn new(order: WriteOrder, settings: &config::Plc, read_first: ReadFirst) -> Self {
+impl OrderExecution {
+    pub(super) fn new(order: PlcOrder, settings: &config::Plc, read_first: ReadFirst) -> Self {
         let read_backs = spans(&order.write, settings);
         let mut before: Vec<TagImage> = order.expect.clone();
         before.extend(registers::incomplete(&order.write));
@@ -92,8 +92,8 @@ impl WriteVisit {
             reads.extend(read_backs.first().copied());
         }
         let (phase, outcome) = match order.task {
-            WriteTask::Write | WriteTask::ReadAll => (VisitPhase::Reading(0), None),
-            WriteTask::ReadBack => (VisitPhase::ReadingBack(0), Some(WriteOutcome::Unknown)),
+            OrderTask::Write | OrderTask::ReadAll => (ExecutionPhase::Reading(0), None),
+            OrderTask::ReadBack => (ExecutionPhase::ReadingBack(0), Some(OrderOutcome::Unknown)),
         };
         Self {
             order,
@@ -108,45 +108,47 @@ impl WriteVisit {
         }
     }
 
-    pub(super) const fn order(&self) -> &WriteOrder {
+    pub(super) const fn order(&self) -> &PlcOrder {
         &self.order
     }
 
     /// Returns whether a write request was sent, or may have been by an earlier order.
     pub(super) const fn is_read_back_due(&self) -> bool {
-        matches!(self.phase, VisitPhase::ReadingBack(_))
+        matches!(self.phase, ExecutionPhase::ReadingBack(_))
     }
 
     /// Returns the time after which the next write must not be sent. What was begun is completed:
     /// once a part is written, there is no limit.
     pub(super) const fn write_limit(&self) -> Option<Instant> {
         match self.phase {
-            VisitPhase::Reading(_) | VisitPhase::Writing(0) => self.order.not_after,
-            VisitPhase::Writing(_) | VisitPhase::ReadingBack(_) | VisitPhase::Finished => None,
+            ExecutionPhase::Reading(_) | ExecutionPhase::Writing(0) => self.order.not_after,
+            ExecutionPhase::Writing(_)
+            | ExecutionPhase::ReadingBack(_)
+            | ExecutionPhase::Finished => None,
         }
     }
 
     /// Returns what to send next, and for as long as that is not answered.
-    pub(super) fn next_step(&mut self, now: Instant) -> VisitStep {
-        if let VisitPhase::Reading(index) = self.phase {
+    pub(super) fn next_step(&mut self, now: Instant) -> ExecutionStep {
+        if let ExecutionPhase::Reading(index) = self.phase {
             if let Some(span) = self.reads.get(index) {
-                return VisitStep::Read(span.to_request());
+                return ExecutionStep::Read(span.to_request());
             }
             self.begin_writing(now);
         }
-        if let VisitPhase::Writing(index) = self.phase {
+        if let ExecutionPhase::Writing(index) = self.phase {
             match self.writes.get(index) {
-                Some(write) => return VisitStep::Write(write.request.clone()),
-                None => self.begin_read_back(WriteOutcome::Done),
+                Some(write) => return ExecutionStep::Write(write.request.clone()),
+                None => self.begin_read_back(OrderOutcome::Done),
             }
         }
         match self.phase {
-            VisitPhase::ReadingBack(index) => match self.read_backs.get(index) {
-                Some(span) => VisitStep::Read(span.to_request()),
+            ExecutionPhase::ReadingBack(index) => match self.read_backs.get(index) {
+                Some(span) => ExecutionStep::Read(span.to_request()),
                 None => self.finish(),
             },
-            VisitPhase::Reading(_) | VisitPhase::Writing(_) | VisitPhase::Finished => {
-                VisitStep::Finish
+            ExecutionPhase::Reading(_) | ExecutionPhase::Writing(_) | ExecutionPhase::Finished => {
+                ExecutionStep::Finish
             }
         }
     }
@@ -154,30 +156,30 @@ impl WriteVisit {
     /// Takes the answer to a read, or why there is none.
     pub(super) fn on_read(&mut self, outcome: ReadOutcome) {
         match self.phase {
-            VisitPhase::Reading(index) => {
+            ExecutionPhase::Reading(index) => {
                 let Some(span) = self.reads.get(index).copied() else { return };
                 match outcome {
                     Ok(registers) => self.before.insert(span, &registers),
                     // A read that is only to test the connection need not succeed.
                     Err(ReadFailure::Refused(_) | ReadFailure::Busy) if !self.is_needed(span) => {}
                     Err(ReadFailure::Refused(code)) => {
-                        return self.end(WriteOutcome::Refused(code));
+                        return self.end(OrderOutcome::Refused(code));
                     }
-                    Err(ReadFailure::Busy) => return self.end(WriteOutcome::Refused(SERVER_BUSY)),
+                    Err(ReadFailure::Busy) => return self.end(OrderOutcome::Refused(SERVER_BUSY)),
                     Err(ReadFailure::Unreachable | ReadFailure::Pending) => return,
                 }
-                self.phase = VisitPhase::Reading(index + 1);
+                self.phase = ExecutionPhase::Reading(index + 1);
             }
-            VisitPhase::ReadingBack(index) => {
+            ExecutionPhase::ReadingBack(index) => {
                 let Some(span) = self.read_backs.get(index).copied() else { return };
                 match outcome {
                     Ok(registers) => self.after.insert(span, &registers),
                     Err(ReadFailure::Unreachable | ReadFailure::Pending) => return,
                     Err(ReadFailure::Refused(_) | ReadFailure::Busy) => {}
                 }
-                self.phase = VisitPhase::ReadingBack(index + 1);
+                self.phase = ExecutionPhase::ReadingBack(index + 1);
             }
-            VisitPhase::Writing(_) | VisitPhase::Finished => {}
+            ExecutionPhase::Writing(_) | ExecutionPhase::Finished => {}
         }
     }
 
@@ -185,65 +187,67 @@ impl WriteVisit {
     /// cannot be read back is left out of the report.
     pub(super) fn on_read_lost(&mut self) {
         match self.phase {
-            VisitPhase::Reading(_) => {
-                self.end(WriteOutcome::NotSent(NotSentReason::LosesConnection));
+            ExecutionPhase::Reading(_) => {
+                self.end(OrderOutcome::NotSent(NotSentReason::LosesConnection));
             }
-            VisitPhase::ReadingBack(index) if index + 1 < self.read_backs.len() => {
-                self.phase = VisitPhase::ReadingBack(index + 1);
+            ExecutionPhase::ReadingBack(index) if index + 1 < self.read_backs.len() => {
+                self.phase = ExecutionPhase::ReadingBack(index + 1);
             }
-            VisitPhase::ReadingBack(_) => self.phase = VisitPhase::Finished,
-            VisitPhase::Writing(_) | VisitPhase::Finished => {}
+            ExecutionPhase::ReadingBack(_) => self.phase = ExecutionPhase::Finished,
+            ExecutionPhase::Writing(_) | ExecutionPhase::Finished => {}
         }
     }
 
     /// Leaves out a read that was only to test the connection. Returns whether it was.
     pub(super) fn skip_test_read(&mut self) -> bool {
-        let VisitPhase::Reading(index) = self.phase else { return false };
+        let ExecutionPhase::Reading(index) = self.phase else { return false };
         let is_test = self.reads.get(index).is_some_and(|span| !self.is_needed(*span));
         if is_test {
-            self.phase = VisitPhase::Reading(index + 1);
+            self.phase = ExecutionPhase::Reading(index + 1);
         }
         is_test
     }
 
     /// Takes what became of a write that was sent.
     pub(super) fn on_write(&mut self, answer: WriteAnswer) {
-        let VisitPhase::Writing(index) = self.phase else { return };
+        let ExecutionPhase::Writing(index) = self.phase else { return };
         let Some(write) = self.writes.get_mut(index) else { return };
         let (state, outcome) = match answer {
             WriteAnswer::Acknowledged => {
                 write.state = ImageState::Written;
-                self.phase = VisitPhase::Writing(index + 1);
+                self.phase = ExecutionPhase::Writing(index + 1);
                 return;
             }
-            WriteAnswer::Refused(code) => (ImageState::Refused(code), WriteOutcome::Refused(code)),
-            WriteAnswer::Missing => (ImageState::Unknown, WriteOutcome::Unknown),
+            WriteAnswer::Refused(code) => (ImageState::Refused(code), OrderOutcome::Refused(code)),
+            WriteAnswer::Missing => (ImageState::Unknown, OrderOutcome::Unknown),
         };
         write.state = state;
         self.begin_read_back(outcome);
     }
 
-    /// Ends the visit of an order that reads all tags.
+    /// Ends the execution of an order that reads all tags.
     pub(super) fn on_all_read(&mut self) {
-        self.end(WriteOutcome::Done);
+        self.end(OrderOutcome::Done);
     }
 
-    /// Ends a visit that cannot go on, for this reason: nothing more is written. What was written
+    /// Ends an order that cannot go on, for this reason: nothing more is written. What was written
     /// in part is still to be read back, which another call ends.
     pub(super) fn on_abandoned(&mut self, reason: NotSentReason) {
         match self.phase {
-            VisitPhase::Writing(index) if index > 0 => {
-                self.begin_read_back(WriteOutcome::Partial(reason));
+            ExecutionPhase::Writing(index) if index > 0 => {
+                self.begin_read_back(OrderOutcome::Partial(reason));
             }
-            VisitPhase::Reading(_) | VisitPhase::Writing(_) => {
-                self.end(WriteOutcome::NotSent(reason));
+            ExecutionPhase::Reading(_) | ExecutionPhase::Writing(_) => {
+                self.end(OrderOutcome::NotSent(reason));
             }
-            VisitPhase::ReadingBack(_) | VisitPhase::Finished => self.phase = VisitPhase::Finished,
+            ExecutionPhase::ReadingBack(_) | ExecutionPhase::Finished => {
+                self.phase = ExecutionPhase::Finished;
+            }
         }
     }
 
     /// Returns the report, at the time of the last answer.
-    pub(super) fn into_report(self, at: UnixTime) -> WriteReport {
+    pub(super) fn into_report(self, at: UnixTime) -> OrderReport {
         let images = self.order.write.iter().map(|image| ImageReport {
             state: self.state_of(image),
             read: self.after.registers_of(image),
@@ -251,24 +255,24 @@ impl WriteVisit {
         let images = images.collect();
         let found = self.order.expect.iter().map(|image| self.before.registers_of(image));
         let found = found.collect();
-        let outcome = self.outcome.unwrap_or(WriteOutcome::NotSent(NotSentReason::Stopping));
-        let WriteOrder { number, plc, .. } = self.order;
-        WriteReport { number, plc, outcome, found, images, at }
+        let outcome = self.outcome.unwrap_or(OrderOutcome::NotSent(NotSentReason::Stopping));
+        let PlcOrder { number, plc, .. } = self.order;
+        OrderReport { number, plc, outcome, found, images, at }
     }
 
     /// Compares what was read, and plans the writes.
     fn begin_writing(&mut self, now: Instant) {
         let is_held = |image: &TagImage| self.is_held(image);
         if !self.order.expect.iter().all(is_held) {
-            return self.end(WriteOutcome::ExpectationFailed);
+            return self.end(OrderOutcome::ExpectationFailed);
         }
         if self.write_limit().is_some_and(|limit| limit < now) {
-            return self.end(WriteOutcome::NotSent(NotSentReason::Expired));
+            return self.end(OrderOutcome::NotSent(NotSentReason::Expired));
         }
         let requests = write_requests(&self.order.write, &self.before, &self.settings);
         let planned = |request| PlannedWrite { request, state: ImageState::NotSent };
         self.writes = requests.into_iter().map(planned).collect();
-        self.phase = VisitPhase::Writing(0);
+        self.phase = ExecutionPhase::Writing(0);
     }
 
     /// Returns whether the PLC held an image that was expected.
@@ -287,25 +291,25 @@ impl WriteVisit {
         self.order.expect.iter().chain(&incomplete).any(|image| span.overlaps(image))
     }
 
-    fn begin_read_back(&mut self, outcome: WriteOutcome) {
+    fn begin_read_back(&mut self, outcome: OrderOutcome) {
         self.outcome = Some(outcome);
-        self.phase = VisitPhase::ReadingBack(0);
+        self.phase = ExecutionPhase::ReadingBack(0);
     }
 
-    fn end(&mut self, outcome: WriteOutcome) {
+    fn end(&mut self, outcome: OrderOutcome) {
         self.outcome = Some(outcome);
-        self.phase = VisitPhase::Finished;
+        self.phase = ExecutionPhase::Finished;
     }
 
-    fn finish(&mut self) -> VisitStep {
-        self.phase = VisitPhase::Finished;
-        VisitStep::Finish
+    fn finish(&mut self) -> ExecutionStep {
+        self.phase = ExecutionPhase::Finished;
+        ExecutionStep::Finish
     }
 
     /// Returns the worst state of the requests with a part of an image. One that was written in
     /// part may be anything.
     fn state_of(&self, image: &TagImage) -> ImageState {
-        if self.order.task == WriteTask::ReadBack {
+        if self.order.task == OrderTask::ReadBack {
             return ImageState::Unknown;
         }
         let parts =

@@ -1,33 +1,60 @@
-//! Files that are whole or missing, however the program that writes them ends.
+//! Files that are as before or as they were to be, however the program that writes them ends. Where
+//! another user may change the directory, `root_helper::open_dir` does the same without a path.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "enrolment")]
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+#[cfg(feature = "enrolment")]
 use rustix::io::Errno;
+
+/// Replaces a file, or creates it, with the permissions `mode` as far as the umask allows, in one
+/// step. After a crash or a power cut it is the old one or the new one; once this returns, the new
+/// one. It blocks.
+///
+/// # Errors
+/// When it cannot be written; it is the old one then, or after a failed sync perhaps the new one.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    prepare(path, content, mode)?;
+    let new = prepared_path(path);
+    // rename(2) is atomic, but only a synced file is sure to have its content after a power cut.
+    let replaced = sync(&new).and_then(|()| fs::rename(&new, path));
+    put_into_place(&new, path, replaced)
+}
 
 /// Creates a file that must not exist yet, with the permissions `mode` as far as the umask allows.
 /// After a crash or a power cut it is whole or missing; once this returns, it is on the disk.
 ///
 /// # Errors
 /// With [`ErrorKind::AlreadyExists`] when it exists; when it cannot be written.
+#[cfg(feature = "enrolment")]
 pub(crate) fn create_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     if path.symlink_metadata().is_ok() {
         return Err(ErrorKind::AlreadyExists.into());
     }
     prepare(path, content, mode)?;
     let new = prepared_path(path);
-    let created = File::open(&new).and_then(|file| file.sync_all());
-    let created = created.and_then(|()| rename_new(&new, path));
-    if created.is_err() {
+    let created = sync(&new).and_then(|()| rename_new(&new, path));
+    put_into_place(&new, path, created)
+}
+
+/// Ends what a rename of `new` to `path` has begun.
+fn put_into_place(new: &Path, path: &Path, renamed: io::Result<()>) -> io::Result<()> {
+    if renamed.is_err() {
         // A key must not stay where nothing looks for it; the next try would replace it.
-        let _ = fs::remove_file(&new);
+        let _ = fs::remove_file(new);
     }
-    created?;
+    renamed?;
+    // The rename survives a power cut only after this (fsync(2)).
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    File::open(dir.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    sync(dir.unwrap_or_else(|| Path::new(".")))
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// Writes the file that will be put at `path`, beside it. It is not flushed to the disk.
@@ -56,6 +83,7 @@ pub(crate) fn prepared_path(path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// With [`ErrorKind::AlreadyExists`] when it is not.
+#[cfg(feature = "enrolment")]
 pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // NFS cannot rename like this; a link is made only if its path is free as well.
@@ -68,6 +96,26 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_replaced_file_is_the_old_one_or_the_new_one() {
+        let name = format!("edge-replaced-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir(&dir).unwrap();
+        let path = dir.join("record");
+        replace(&path, b"old", 0o600).unwrap();
+        fs::create_dir_all(prepared_path(&path).join("other")).unwrap();
+        replace(&path, b"new", 0o600).unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        fs::remove_dir_all(prepared_path(&path)).unwrap();
+        // A pipe there would block the write, and a link send it elsewhere.
+        std::os::unix::fs::symlink("/dev/full", prepared_path(&path)).unwrap();
+        replace(&path, b"new", 0o600).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[cfg(feature = "enrolment")]
     #[test]
     fn a_new_file_is_whole_or_missing() {
         let name = format!("edge-new-file-{}-{:08x}", std::process::id(), fastrand::u32(..));

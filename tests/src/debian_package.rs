@@ -1,0 +1,69 @@
+//! The Debian package of the programs that were built with the tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Gateway, TempDir, resources, temp_dir};
+
+/// A package in a directory of its own.
+#[derive(Debug)]
+pub struct DebianPackage {
+    path: PathBuf,
+    _dir: TempDir,
+}
+
+impl DebianPackage {
+    /// Packs the programs as `cargo xtask deb` does.
+    ///
+    /// # Panics
+    /// When they cannot be packed.
+    #[must_use]
+    pub fn build() -> Self {
+        let dir = temp_dir();
+        let built = Command::new(resources::workspace_program("xtask", test_settings::XTASK))
+            .args([Path::new("deb"), Path::new("--binary"), &Gateway::program()])
+            .args([Path::new("--output"), dir.path()])
+            .output()
+            .expect("xtask can be started");
+        assert!(built.status.success(), "{built:?}");
+        let files = fs::read_dir(dir.path()).expect("its own directory is readable");
+        let mut paths = files.map(|file| file.expect("its own directory is readable").path());
+        let is_it = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.starts_with("edge-gateway_") && name.ends_with(".deb")
+        };
+        Self { path: paths.find(is_it).expect("xtask writes the package"), _dir: dir }
+    }
+
+    /// Returns the same package with a later version.
+    ///
+    /// # Panics
+    /// When it cannot be packed again.
+    #[must_use]
+    pub fn with_version(&self, version: &str) -> Self {
+        let dir = temp_dir();
+        let (root, path) = (dir.path().join("root"), dir.path().join("later.deb"));
+        let dpkg_deb = |command: &mut Command| {
+            let done = command.output().expect("dpkg-deb is installed");
+            assert!(done.status.success(), "{done:?}");
+        };
+        dpkg_deb(Command::new("dpkg-deb").arg("--raw-extract").arg(&self.path).arg(&root));
+        let control = root.join("DEBIAN/control");
+        let text = fs::read_to_string(&control).expect("a package has a control file");
+        let lines = text.lines().map(|line| match line.strip_prefix("Version: ") {
+            Some(_) => format!("Version: {version}\n"),
+            None => format!("{line}\n"),
+        });
+        fs::write(&control, lines.collect::<String>()).expect("its own directory is writable");
+        let pack = ["--root-owner-group", "-Znone", "--build"];
+        dpkg_deb(Command::new("dpkg-deb").args(pack).arg(&root).arg(&path));
+        Self { path, _dir: dir }
+    }
+
+    /// Returns its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
