@@ -1,8 +1,9 @@
 //! Eclipse Mosquitto as the broker.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::subscriber::SUBSCRIBE_COMMAND;
@@ -228,6 +229,22 @@ impl Mosquitto {
         }
         let published = client.output().expect("mosquitto_pub is installed");
         assert!(published.status.success(), "mosquitto_pub: {published:?}");
+    }
+
+    /// Publishes messages at QoS 1 with one client, as fast as the broker takes them.
+    ///
+    /// # Panics
+    /// When the broker does not take them.
+    pub fn publish_lines(&self, topic: &str, payloads: &[String]) {
+        let mut client = self.client(&["mosquitto_pub"]);
+        client.args(["-q", "1", "-t", topic, "-l"]).stdin(Stdio::piped());
+        let mut client = client.spawn().expect("mosquitto_pub is installed");
+        let mut input = client.stdin.take().expect("it is piped");
+        for payload in payloads {
+            writeln!(input, "{payload}").expect("the client reads");
+        }
+        drop(input);
+        assert!(client.wait().expect("it ends").success(), "mosquitto_pub");
     }
 
     fn client(&self, command: &[&str]) -> Command {
