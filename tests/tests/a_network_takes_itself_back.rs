@@ -155,10 +155,13 @@ fn install(machine: &NspawnMachine) {
     machine.shell("systemctl enable -q --now edge-gateway-box-apply.path");
 }
 
-/// Connects an interface of the box that has no address yet.
-fn connect(other: &Namespace, there: (&str, &str), cables: &Namespace, interface: &str) {
-    cables.connect((interface, "203.0.113.1/32"), other, there);
-    cables.ip(&["address", "flush", "dev", interface]);
+/// Connects an interface of the box, which gets its address from a bundle: the service that
+/// manages it would answer one that is taken away again with others.
+fn connect(other: &Namespace, (device, address): (&str, &str), cables: &Namespace, at_box: &str) {
+    other.plug(device, cables, at_box);
+    other.ip(&["address", "add", address, "dev", device]);
+    other.ip(&["link", "set", device, "up"]);
+    cables.ip(&["link", "set", at_box, "up"]);
 }
 
 fn set_uplink(office: &Office, (address, gateway): (&str, &str)) {
