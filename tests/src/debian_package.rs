@@ -10,7 +10,7 @@ use crate::{Gateway, TempDir, resources, temp_dir};
 #[derive(Debug)]
 pub struct DebianPackage {
     path: PathBuf,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl DebianPackage {
@@ -27,13 +27,13 @@ impl DebianPackage {
             .output()
             .expect("xtask can be started");
         assert!(built.status.success(), "{built:?}");
-        let files = fs::read_dir(dir.path()).expect("its own directory is readable");
-        let mut paths = files.map(|file| file.expect("its own directory is readable").path());
-        let is_it = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.starts_with("edge-gateway_") && name.ends_with(".deb")
-        };
-        Self { path: paths.find(is_it).expect("xtask writes the package"), _dir: dir }
+        Self { path: the_one(dir.path(), "edge-gateway_"), dir }
+    }
+
+    /// Returns the path of the package of `edge-provision`, which was built with it.
+    #[must_use]
+    pub fn provision_path(&self) -> PathBuf {
+        the_one(self.dir.path(), "edge-provision_")
     }
 
     /// Returns the same package with a later version.
@@ -58,7 +58,7 @@ impl DebianPackage {
         fs::write(&control, lines.collect::<String>()).expect("its own directory is writable");
         let pack = ["--root-owner-group", "-Znone", "--build"];
         dpkg_deb(Command::new("dpkg-deb").args(pack).arg(&root).arg(&path));
-        Self { path, _dir: dir }
+        Self { path, dir }
     }
 
     /// Returns its path.
@@ -66,4 +66,15 @@ impl DebianPackage {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Returns the package in a directory whose name begins so.
+fn the_one(dir: &Path, prefix: &str) -> PathBuf {
+    let files = fs::read_dir(dir).expect("its own directory is readable");
+    let mut paths = files.map(|file| file.expect("its own directory is readable").path());
+    let is_it = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.starts_with(prefix) && name.ends_with(".deb")
+    };
+    paths.find(is_it).expect("xtask writes the package")
 }

@@ -10,7 +10,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{HttpResponse, Log, Port, Process, TempDir, eventually, http_get, resources, temp_dir};
+use provisioning::plc::Table;
+
+use crate::{
+    EVENT_TIMEOUT, HttpResponse, Log, Port, Process, Pymodbus, TempDir, eventually, http_get,
+    resources, temp_dir,
+};
 
 /// Metrics address in the examples of the documentation; replaced by a free one.
 const DOCUMENTED_METRICS: &str = "127.0.0.1:9464";
@@ -239,6 +244,19 @@ impl Gateway {
         wanted: impl Fn(f64) -> bool,
     ) -> f64 {
         eventually(series, deadline, || self.metric(series).filter(|value| wanted(*value)))
+    }
+
+    /// Writes these values into a holding register, each after the gateway has read the one before.
+    ///
+    /// It begins after the gateway's first reading: what the register held until then is read too.
+    /// The gateway publishes changed values only and has this PLC alone.
+    pub fn feed(&self, plc: &mut Pymodbus, register: u16, values: impl IntoIterator<Item = u16>) {
+        let samples = "edge_samples_produced_total";
+        let mut read = self.wait_for_metric(samples, EVENT_TIMEOUT, |now| now > 0.0);
+        for value in values {
+            plc.set_registers(Table::HoldingRegister, register, &[value]);
+            read = self.wait_for_metric(samples, EVENT_TIMEOUT, |now| now > read);
+        }
     }
 
     /// Returns the resident memory, in bytes.

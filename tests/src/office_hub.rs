@@ -51,6 +51,29 @@ impl OfficeHub {
         self.office.path(format!("out/bundles/edge-bundle-{id}.tar"))
     }
 
+    /// Returns the bytes of the last bundle of a site.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn read_bundle(&self, id: &str) -> Vec<u8> {
+        fs::read(self.bundle(id)).expect("it was built")
+    }
+
+    /// Returns the counter of the last bundle of a site.
+    #[must_use]
+    pub fn counter(&self, id: &str) -> u64 {
+        let policy = VerifyPolicy {
+            keys: None,
+            gateway: None,
+            tunnel_public_key: None,
+            last_counter: None,
+            source: BundleSource::ByHand,
+        };
+        let bytes = self.read_bundle(id);
+        verify(&bytes, &policy).expect("it was built").bundle.manifest().counter
+    }
+
     /// Subscribes as the office.
     #[must_use]
     pub fn subscribe(&self, filter: &str) -> Subscriber {
@@ -61,8 +84,7 @@ impl OfficeHub {
     /// Builds the next bundle of a site and offers it. Returns its counter.
     pub fn offer(&self, id: &str) -> u64 {
         self.office.run(&["build", id]);
-        let bytes = fs::read(self.bundle(id)).expect("it was built");
-        let counter = counter_of(&bytes);
+        let (bytes, counter) = (self.read_bundle(id), self.counter(id));
         let sha256: String =
             digest(&SHA256, &bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let offer =
@@ -73,17 +95,6 @@ impl OfficeHub {
         self.namespace.run("mosquitto_pub", &[&account[..], &message].concat());
         counter
     }
-}
-
-fn counter_of(bundle: &[u8]) -> u64 {
-    let policy = VerifyPolicy {
-        keys: None,
-        gateway: None,
-        tunnel_public_key: None,
-        last_counter: None,
-        source: BundleSource::ByHand,
-    };
-    verify(bundle, &policy).expect("it was built").bundle.manifest().counter
 }
 
 /// Serves the files of a directory below `/bundles/`, on port 80 in the tunnel, until the test

@@ -1,21 +1,19 @@
-//! Promise 9: a change of the configuration that loses the hub, the broker or the web server takes
-//! itself back, says why through the old path, and stays back.
+//! Promise 9: a change of the configuration that loses the hub, the broker or the web server is
+//! rolled back by itself, with its reason over the old path, and for good.
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
-use e2e::{EVENT_TIMEOUT, Gateway, Namespace, Office, Process, RECOVERY_TIMEOUT, Subscriber};
+use e2e::{
+    EVENT_TIMEOUT, Gateway, Namespace, Office, OfficeHub, Process, RECOVERY_TIMEOUT, Subscriber,
+};
 use jiff::Timestamp;
 use provisioning::bundle::{BundleSource, VerifyPolicy, verify};
 use provisioning::enrolment::BoxKeys;
-use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 /// The shortest time of a trial, and the time to end it.
@@ -23,15 +21,6 @@ const TRIAL_TIMEOUT: Duration = Duration::from_secs(60 + 50);
 /// Polling pauses for less than a second on an idle machine, and for several beside a compiler.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const PLC: &str = "192.168.1.10";
-const URL: &str = "[bundle]\nurl = \"http://10.77.0.1/bundles\"\nconfirm = \"1m\"\n";
-
-/// An office with a hub: WireGuard, Mosquitto, and a web server with the bundles.
-struct Hub {
-    office: Office,
-    namespace: Namespace,
-    password: String,
-    broker: Process,
-}
 
 /// A box without `edge-gateway-box`: its operator decrypts the secrets.
 struct Box {
@@ -43,86 +32,36 @@ struct Box {
     _plc: Process,
 }
 
-impl Hub {
-    /// Starts a hub for these sites, each with a box that is enrolled.
-    fn start(sites: &[&'static str]) -> (Self, Vec<Box>) {
-        let office = Office::new("192.0.2.1:51820");
-        let mut boxes = Vec::new();
-        for id in sites {
-            office.run(&["add", id, "--location", id, "--template", "pump"]);
-            office.change(&format!("sites/{id}.toml"), |text| format!("{text}\n{URL}"));
-            let state = office.path(format!("boxes/{id}"));
-            let keys = BoxKeys::open_or_create(&state.join("keys")).expect("keys are made");
-            let enrolment = keys.enrolment().expect("it is signed");
-            let file = office.path(enrolment.file_name());
-            fs::write(&file, enrolment.to_string()).expect("the directory is writable");
-            office.run(&["enrol", id, &file.display().to_string()]);
-            boxes.push((*id, keys, state));
-        }
-        office.run(&["build"]);
-        let namespace = Namespace::new();
-        let interface = office.start_hub(&namespace);
-        // It lives as long as the namespace.
-        std::mem::forget(interface);
-        let listener = format!("listener 1883 {}", Office::HUB);
-        let broker = office.start_mosquitto(|program| namespace.command(program), &listener);
-        serve_bundles(&namespace, office.path("out/bundles"));
-        let password = office.read("secrets/office/mqtt.password").trim().to_owned();
-        let hub = Self { office, namespace, password, broker };
-        let boxes = (0..).zip(boxes).map(|(number, one)| Box::connect(&hub, number, one)).collect();
-        (hub, boxes)
+/// Starts a hub for these sites, each with a box that is enrolled.
+fn start(sites: &[&'static str]) -> (OfficeHub, Vec<Box>) {
+    let office = Office::new("192.0.2.1:51820");
+    let bundle = format!("[bundle]\nurl = \"{}\"\nconfirm = \"1m\"\n", OfficeHub::BUNDLES);
+    let mut boxes = Vec::new();
+    for id in sites {
+        office.run(&["add", id, "--location", id, "--template", "pump"]);
+        office.change(&format!("sites/{id}.toml"), |text| format!("{text}\n{bundle}"));
+        let state = office.path(format!("boxes/{id}"));
+        let keys = BoxKeys::open_or_create(&state.join("keys")).expect("keys are made");
+        let enrolment = keys.enrolment().expect("it is signed");
+        let file = office.path(enrolment.file_name());
+        fs::write(&file, enrolment.to_string()).expect("the directory is writable");
+        office.run(&["enrol", id, &file.display().to_string()]);
+        boxes.push((*id, keys, state));
     }
+    office.run(&["build"]);
+    let hub = OfficeHub::start(office);
+    let boxes = (0..).zip(boxes).map(|(number, one)| Box::connect(&hub, number, one)).collect();
+    (hub, boxes)
+}
 
-    fn bundle(&self, id: &str) -> Vec<u8> {
-        let path = self.office.path(format!("out/bundles/edge-bundle-{id}.tar"));
-        fs::read(path).expect("it was built")
-    }
-
-    fn subscribe(&self, filter: &str) -> Subscriber {
-        let user = ["-u", "office", "-P", &self.password];
-        self.namespace.subscribe_as(&user, Office::HUB, filter)
-    }
-
-    /// Builds the next bundle of a site and offers it.
-    fn offer(&self, id: &str) -> u64 {
-        self.office.run(&["build", id]);
-        let bytes = self.bundle(id);
-        let counter = counter_of(&bytes);
-        let sha256: String =
-            digest(&SHA256, &bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let offer =
-            format!(r#"{{"counter":{counter},"size":{},"sha256":"{sha256}"}}"#, bytes.len());
-        let topic = format!("edge/{id}/offer");
-        self.namespace.run(
-            "mosquitto_pub",
-            &[
-                "-h",
-                Office::HUB,
-                "-u",
-                "office",
-                "-P",
-                &self.password,
-                "-r",
-                "-q",
-                "1",
-                "-t",
-                &topic,
-                "-m",
-                &offer,
-            ],
-        );
-        counter
-    }
-
-    /// Changes the file of a site.
-    fn change(&self, id: &str, change: impl FnOnce(String) -> String) {
-        self.office.change(&format!("sites/{id}.toml"), change);
-    }
+/// Changes the file of a site.
+fn change(hub: &OfficeHub, id: &str, change: impl FnOnce(String) -> String) {
+    hub.office.change(&format!("sites/{id}.toml"), change);
 }
 
 impl Box {
     fn connect(
-        hub: &Hub,
+        hub: &OfficeHub,
         number: usize,
         (id, keys, state): (&'static str, BoxKeys, PathBuf),
     ) -> Self {
@@ -184,45 +123,6 @@ fn write_secret(path: &Path, content: &[u8]) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("its own file");
 }
 
-fn counter_of(bundle: &[u8]) -> u64 {
-    let policy = VerifyPolicy {
-        keys: None,
-        gateway: None,
-        tunnel_public_key: None,
-        last_counter: None,
-        source: BundleSource::ByHand,
-    };
-    verify(bundle, &policy).expect("it was built").bundle.manifest().counter
-}
-
-/// Serves the files of a directory below `/bundles/`, on port 80 in the tunnel, until the test
-/// ends.
-fn serve_bundles(namespace: &Namespace, dir: PathBuf) {
-    let listener = namespace.enter(|| TcpListener::bind((Office::HUB, 80)).expect("a free port"));
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut line = String::new();
-            let mut reader = BufReader::new(&stream);
-            if reader.read_line(&mut line).is_err() {
-                continue;
-            }
-            let mut header = String::new();
-            while reader.read_line(&mut header).is_ok_and(|read| read > 2) {
-                header.clear();
-            }
-            let name = line.split(' ').nth(1).and_then(|path| path.strip_prefix("/bundles/"));
-            let file = name.filter(|name| !name.contains('/')).map(|name| dir.join(name));
-            let answer = file.and_then(|file| fs::read(file).ok());
-            let (status, body) =
-                answer.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
-            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
-            // A gateway that went away is the business of the test.
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
-        }
-    });
-}
-
 /// What is wrong with a bundle, by the site that gets it.
 const FAULTS: [(&str, &str); 4] = [
     ("wrong-hub-key", "the tunnel did not come up"),
@@ -231,48 +131,46 @@ const FAULTS: [(&str, &str); 4] = [
     ("dead-url", "the bundle could not be fetched again"),
 ];
 
-impl Hub {
-    /// Offers each site a bundle with its fault.
-    fn offer_faults(&self) -> Vec<u64> {
-        let staged = self.subscribe("edge/no-offers/event");
-        let fleet = self.office.read("fleet.toml");
-        let rebuild = |id: &str, change: &dyn Fn(String) -> String| {
-            self.office.change("fleet.toml", change);
-            let counter = self.offer(id);
-            fs::write(self.office.path("fleet.toml"), &fleet).expect("the directory is writable");
-            counter
-        };
-        let line = |key: &str| {
-            let found = fleet.lines().find(|line| line.starts_with(key)).expect("it is there");
-            found.to_owned()
-        };
-        let (key, address) = (line("public_key"), line("address"));
-        let other = tunnel::PrivateKey::generate().public_key();
-        let wrong_key = |text: String| text.replace(&key, &format!("public_key = \"{other}\""));
-        let wrong_broker = |text: String| text.replace(&address, "address = \"10.77.0.9\"");
-        self.change("wrong-broker", |text| text.replace("10.77.0.1/", "10.77.0.9/"));
-        self.change("dead-url", |text| text.replace("/bundles", "/nothing"));
-        // The access list of Mosquitto grants a subscription, and then sends nothing.
-        let same = |text: String| text;
-        let acl = "out/hubs/hub-a/etc/mosquitto/edge.acl";
-        let without = self.office.read(acl).replace("topic read edge/no-offers/offer\n", "");
-        let faults: [&dyn Fn(String) -> String; 4] = [&wrong_key, &wrong_broker, &same, &same];
-        self.office.change("templates/pump.toml", |text| text.replace("\"1s\"", "\"2s\""));
-        let sites = FAULTS.iter().map(|(site, _)| *site).zip(faults);
-        let counters: Vec<u64> = sites.map(|(site, fault)| rebuild(site, fault)).collect();
-        staged.wait_for("staged", EVENT_TIMEOUT, |message| message.json()["state"] == "staged");
-        fs::write(self.office.path(acl), without).expect("the directory is writable");
-        self.broker.signal("HUP");
-        counters
-    }
+/// Offers each site a bundle with its fault.
+fn offer_faults(hub: &OfficeHub) -> Vec<u64> {
+    let staged = hub.subscribe("edge/no-offers/event");
+    let fleet = hub.office.read("fleet.toml");
+    let rebuild = |id: &str, fault: &dyn Fn(String) -> String| {
+        hub.office.change("fleet.toml", fault);
+        let counter = hub.offer(id);
+        fs::write(hub.office.path("fleet.toml"), &fleet).expect("the directory is writable");
+        counter
+    };
+    let line = |key: &str| {
+        let found = fleet.lines().find(|line| line.starts_with(key)).expect("it is there");
+        found.to_owned()
+    };
+    let (key, address) = (line("public_key"), line("address"));
+    let other = tunnel::PrivateKey::generate().public_key();
+    let wrong_key = |text: String| text.replace(&key, &format!("public_key = \"{other}\""));
+    let wrong_broker = |text: String| text.replace(&address, "address = \"10.77.0.9\"");
+    change(hub, "wrong-broker", |text| text.replace("10.77.0.1/", "10.77.0.9/"));
+    change(hub, "dead-url", |text| text.replace("/bundles", "/nothing"));
+    // The access list of Mosquitto grants a subscription, and then sends nothing.
+    let same = |text: String| text;
+    let acl = "out/hubs/hub-a/etc/mosquitto/edge.acl";
+    let without = hub.office.read(acl).replace("topic read edge/no-offers/offer\n", "");
+    let faults: [&dyn Fn(String) -> String; 4] = [&wrong_key, &wrong_broker, &same, &same];
+    hub.office.change("templates/pump.toml", |text| text.replace("\"1s\"", "\"2s\""));
+    let sites = FAULTS.iter().map(|(site, _)| *site).zip(faults);
+    let counters: Vec<u64> = sites.map(|(site, fault)| rebuild(site, fault)).collect();
+    staged.wait_for("staged", EVENT_TIMEOUT, |message| message.json()["state"] == "staged");
+    fs::write(hub.office.path(acl), without).expect("the directory is writable");
+    hub.broker.signal("HUP");
+    counters
 }
 
 #[test]
 fn as_root_a_bundle_that_loses_the_hub_is_rolled_back_for_good() {
     let sites = FAULTS.map(|(site, _)| site);
-    let (hub, mut boxes) = Hub::start(&sites);
+    let (hub, mut boxes) = start(&sites);
     for one in &mut boxes {
-        one.load(&hub.bundle(one.id));
+        one.load(&hub.read_bundle(one.id));
         one.start();
     }
     let statuses = hub.subscribe("edge/+/status");
@@ -282,7 +180,7 @@ fn as_root_a_bundle_that_loses_the_hub_is_rolled_back_for_good() {
         left.retain(|site| status["gateway"]["id"] != *site);
     }
 
-    let counters = hub.offer_faults();
+    let counters = offer_faults(&hub);
     assert_eq!(counters, [2; 4]);
     let mut left: Vec<_> = FAULTS.to_vec();
     while !left.is_empty() {
@@ -298,7 +196,7 @@ fn as_root_a_bundle_that_loses_the_hub_is_rolled_back_for_good() {
         });
     }
     // The offer is still there, and is not taken again; the next one is.
-    hub.change("dead-url", |text| text.replace("/nothing", "/bundles"));
+    change(&hub, "dead-url", |text| text.replace("/nothing", "/bundles"));
     assert_eq!(hub.offer("dead-url"), 3);
     wait_for_status(&statuses, RECOVERY_TIMEOUT, |status| {
         status["gateway"]["id"] == "dead-url" && runs(status, 3)
@@ -328,22 +226,22 @@ fn longest_pause(data: &Subscriber) -> Duration {
 
 #[test]
 fn as_root_a_bundle_is_loaded_fetched_and_confirmed() {
-    let (hub, mut boxes) = Hub::start(&["amsterdam-01"]);
+    let (hub, mut boxes) = start(&["amsterdam-01"]);
     let id = boxes[0].id;
     // Polled so often that the pause of the change is seen.
     hub.office.change("templates/pump.toml", |text| text.replace("\"1s\"", "\"50ms\""));
     hub.office.run(&["build"]);
     let statuses = hub.subscribe(&format!("edge/{id}/status"));
-    boxes[0].load(&hub.bundle(id));
+    boxes[0].load(&hub.read_bundle(id));
     boxes[0].start();
-    let first = counter_of(&hub.bundle(id));
+    let first = hub.counter(id);
     wait_for_status(&statuses, RECOVERY_TIMEOUT, |status| runs(status, first));
 
     // The next one is fetched, tried and confirmed, without a gap in the values.
     let events = hub.subscribe(&format!("edge/{id}/event"));
     let data = hub.subscribe(&format!("edge/{id}/data/#"));
     data.next(EVENT_TIMEOUT);
-    hub.change(id, |text| text.replace("location = \"amsterdam-01\"", "location = \"harbour\""));
+    change(&hub, id, |text| text.replace("location = \"amsterdam-01\"", "location = \"harbour\""));
     let second = hub.offer(id);
     assert_eq!(second, first + 1);
     let state = |message: &e2e::Message, state: &str| {

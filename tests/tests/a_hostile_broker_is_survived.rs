@@ -171,11 +171,7 @@ fn a_broker_that_stops_for_a_while_loses_nothing() {
     messages.wait_for("a value", EVENT_TIMEOUT, |message| message.json()["count"] == 7);
 
     broker.signal("STOP");
-    for value in 100..120 {
-        let produced = gateway.metric("edge_samples_produced_total").expect("is there");
-        plc.set_registers(Table::HoldingRegister, 10, &[value]);
-        gateway.wait_for_metric("edge_samples_produced_total", EVENT_TIMEOUT, |now| now > produced);
-    }
+    gateway.feed(&mut plc, 10, 100..120);
     broker.signal("CONT");
 
     for value in 100..120 {
@@ -190,15 +186,11 @@ fn a_broker_killed_in_the_middle_of_qos_2_costs_no_value() {
     let config = config(broker.url(), &plc).set("publish.qos", 2);
     let gateway = Gateway::start_ready(config);
     gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
-    let next = |plc: &mut Pymodbus, value: u16| {
-        let produced = gateway.metric("edge_samples_produced_total").expect("is there");
-        plc.set_registers(Table::HoldingRegister, 10, &[value]);
-        gateway.wait_for_metric("edge_samples_produced_total", EVENT_TIMEOUT, |now| now > produced);
-    };
-    broker.signal("STOP"); // Messages sent now are not acknowledged when the broker dies.
-    (100..110).for_each(|value| next(&mut plc, value));
+    // Messages sent now are not acknowledged when the broker dies.
+    broker.signal("STOP");
+    gateway.feed(&mut plc, 10, 100..110);
     broker.kill();
-    (110..120).for_each(|value| next(&mut plc, value));
+    gateway.feed(&mut plc, 10, 110..120);
 
     broker.start_again();
     let consumer = broker.subscribe("edge/g/data/#");
@@ -206,7 +198,7 @@ fn a_broker_killed_in_the_middle_of_qos_2_costs_no_value() {
 
     let text = gateway.get("/metrics").body;
     assert_eq!(gateway.metric("edge_samples_dropped_total{reason=\"full\"}"), Some(0.0), "{text}");
-    next(&mut plc, 200);
+    gateway.feed(&mut plc, 10, [200]);
     consumer.wait_for("what came last", EVENT_TIMEOUT, |message| message.json()["count"] == 200);
 }
 

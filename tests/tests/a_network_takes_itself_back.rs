@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -139,26 +138,20 @@ impl Drop for Box {
     }
 }
 
-/// Installs the package, and what the box needs of `edge-gateway-box`.
+/// Installs the package.
 fn install(machine: &NspawnMachine) {
     let package = DebianPackage::build();
     machine.copy_in(package.path(), "/root/edge-gateway.deb");
     machine.run("apt-get", &["install", "--yes", "-qq", "/root/edge-gateway.deb"]);
-    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
-    for unit in ["edge-gateway-box-apply.path", APPLY] {
-        machine.copy_in(&units.join(unit), &format!("/usr/lib/systemd/system/{unit}"));
-    }
-    let program = Office::program().with_file_name("edge-gateway-box");
-    machine.copy_in(&program, "/usr/bin/edge-gateway-box");
-    // It has not run yet when the first bundle comes.
-    machine.shell(&format!("systemctl enable -q {APPLY}"));
-    machine.shell("systemctl enable -q --now edge-gateway-box-apply.path");
 }
 
-/// Connects an interface of the box that has no address yet.
-fn connect(other: &Namespace, there: (&str, &str), cables: &Namespace, interface: &str) {
-    cables.connect((interface, "203.0.113.1/32"), other, there);
-    cables.ip(&["address", "flush", "dev", interface]);
+/// Connects an interface of the box, which gets its address from a bundle: the service that
+/// manages it would answer one that is taken away again with others.
+fn connect(other: &Namespace, (device, address): (&str, &str), cables: &Namespace, at_box: &str) {
+    other.plug(device, cables, at_box);
+    other.ip(&["address", "add", address, "dev", device]);
+    other.ip(&["link", "set", device, "up"]);
+    cables.ip(&["link", "set", at_box, "up"]);
 }
 
 fn set_uplink(office: &Office, (address, gateway): (&str, &str)) {

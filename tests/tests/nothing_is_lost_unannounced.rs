@@ -1,6 +1,6 @@
 //! Promise 2: a sample is delivered, stored, or counted as dropped with a reason; a receiver can
 //! check this by `seq`.
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
+#![expect(clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::time::Duration;
 
@@ -23,14 +23,8 @@ fn scanned(plc: &Pymodbus) -> PlcConfig {
     counter("p", plc).scan(Duration::from_millis(50))
 }
 
-/// Sets each value and waits until it was read, so that every value is published.
-fn count(plc: &mut Pymodbus, gateway: &Gateway, from: u16, to: u16) {
-    for value in from..to {
-        let before = gateway.metric("edge_samples_produced_total").expect("is there");
-        plc.set_registers(Table::HoldingRegister, 10, &[value]);
-        gateway.wait_for_metric("edge_samples_produced_total", EVENT_TIMEOUT, |now| now > before);
-    }
-}
+/// The register that the tag `count` shows.
+const COUNT: u16 = 10;
 
 /// Returns whether produced = delivered + stored + dropped.
 fn balanced(gateway: &Gateway) -> bool {
@@ -62,12 +56,12 @@ fn survives_a_restart(mut broker: Mosquitto) {
     let consumer = broker.subscribe_persistent("consumer", "edge/g/data/#");
     let gateway = Gateway::start_ready(config(&broker).plc(scanned(&plc)));
     gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
-    count(&mut plc, &gateway, 1, 20);
+    gateway.feed(&mut plc, COUNT, 1..20);
 
     let mut messages = collect(&consumer, 19);
     broker.stop();
     gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up < 1.0);
-    count(&mut plc, &gateway, 20, 40);
+    gateway.feed(&mut plc, COUNT, 20..40);
     drop(consumer);
     // A broker without persistence drops the first messages unless the consumer subscribes before
     // the gateway connects.
@@ -76,7 +70,7 @@ fn survives_a_restart(mut broker: Mosquitto) {
     let consumer = broker.subscribe_persistent("consumer", "edge/g/data/#");
     gateway.resume();
     gateway.wait_for_metric("edge_mqtt_connected", RECOVERY_TIMEOUT, |up| up > 0.0);
-    count(&mut plc, &gateway, 40, 60);
+    gateway.feed(&mut plc, COUNT, 40..60);
     messages.extend(collect(&consumer, 59));
 
     assert!(balanced(&gateway), "{}", gateway.get("/metrics").body);
@@ -107,12 +101,12 @@ fn dropped_samples_are_counted_and_announced_and_the_audit_agrees() {
     let config = config(&broker).set("queue.max_size", "64KiB").plc(wide);
     let gateway = Gateway::start_ready(config);
     gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up > 0.0);
-    count(&mut plc, &gateway, 1, 5);
+    gateway.feed(&mut plc, COUNT, 1..5);
     let mut messages = collect(&consumer, 4);
 
     broker.stop();
     gateway.wait_for_metric("edge_mqtt_connected", EVENT_TIMEOUT, |up| up < 1.0);
-    count(&mut plc, &gateway, 5, 60);
+    gateway.feed(&mut plc, COUNT, 5..60);
     let dropped = gateway.metric("edge_samples_dropped_total{reason=\"full\"}").expect("is there");
     assert!(dropped > 0.0, "the bound was too wide to test anything");
     broker.start_again();
@@ -138,7 +132,7 @@ fn stopping_delivers_every_sample() {
     let (mut plc, broker) = (Pymodbus::start(), Mosquitto::start());
     let consumer = broker.subscribe("edge/g/data/#");
     let mut gateway = Gateway::start_ready(config(&broker).plc(scanned(&plc)));
-    count(&mut plc, &gateway, 1, 30);
+    gateway.feed(&mut plc, COUNT, 1..30);
 
     let (status, log) = gateway.terminate(STOP_TIMEOUT);
 

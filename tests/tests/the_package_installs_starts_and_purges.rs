@@ -1,14 +1,10 @@
 //! The Debian package in a sandbox of this machine: owners and modes are right, the program runs as
 //! its own user, an upgrade keeps the configuration, and a purge removes everything.
-#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use e2e::{
-    EVENT_TIMEOUT, Gateway, Process, Sandbox, TempDir, eventually, temp_dir, workspace_program,
-};
+use e2e::{DebianPackage, EVENT_TIMEOUT, Process, Sandbox, eventually};
 
 const UNIT: &str = "/usr/lib/systemd/system/edge-gateway.service";
 const SECRETS_PATH_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-secrets.path";
@@ -20,10 +16,10 @@ const MAX_EXPOSURE: &str = "15";
 
 #[test]
 fn lintian_finds_nothing_in_the_packages() {
-    let built = Package::build();
+    let built = DebianPackage::build();
     let output = Command::new("lintian")
         .args(["--fail-on", "error,warning", "--allow-root"])
-        .args([&built.path, &built.office()])
+        .args([built.path(), &built.provision_path()])
         .output()
         .expect("lintian is installed");
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
@@ -31,21 +27,17 @@ fn lintian_finds_nothing_in_the_packages() {
 
 #[test]
 fn packing_twice_gives_the_same_bytes() {
-    let (first, second) = (Package::build(), Package::build());
-    for (one, other) in [(&first.path, &second.path), (&first.office(), &second.office())] {
-        assert!(read(one) == read(other), "{} differs", one.display());
-    }
-}
-
-fn read(package: &Path) -> Vec<u8> {
-    fs::read(package).expect("the package is there")
+    let (first, second) = (DebianPackage::build(), DebianPackage::build());
+    assert!(fs::read(first.path()).ok() == fs::read(second.path()).ok(), "of the gateway");
+    let [one, other] = [first, second].map(|built| fs::read(built.provision_path()));
+    assert!(one.expect("the package is there") == other.expect("the package is there"));
 }
 
 #[test]
 fn as_root_the_package_installs_starts_and_purges() {
     let sandbox = Sandbox::start();
-    let package = Package::build();
-    sandbox.copy_in(&package.path, "/tmp/edge-gateway.deb");
+    let package = DebianPackage::build();
+    sandbox.copy_in(package.path(), "/tmp/edge-gateway.deb");
     let before = files_of_that_name(&sandbox);
 
     // As the documents say; `apt` needs no network for a file.
@@ -226,31 +218,4 @@ fn as_user<'a>(user: &'a str, command: &[&'a str]) -> Vec<&'a str> {
     let group = if user == "nobody" { "nogroup" } else { user };
     let rights = ["--reuid", user, "--regid", group, "--init-groups", "--no-new-privs"];
     [&rights, command].concat()
-}
-
-/// The packages of the programs that were built with the tests.
-struct Package {
-    path: PathBuf,
-    _dir: TempDir,
-}
-
-impl Package {
-    fn build() -> Self {
-        let dir = temp_dir();
-        let built = Command::new(workspace_program("xtask", test_settings::XTASK))
-            .args([Path::new("deb"), Path::new("--binary"), &Gateway::program()])
-            .args([Path::new("--output"), dir.path()])
-            .output()
-            .expect("xtask can be started");
-        assert!(built.status.success(), "{built:?}");
-        let output = String::from_utf8_lossy(&built.stdout).into_owned();
-        let path = output.lines().last().expect("its last line is the path");
-        Self { path: path.into(), _dir: dir }
-    }
-
-    /// Returns the package of `edge-provision`.
-    fn office(&self) -> PathBuf {
-        let name = self.path.file_name().expect("it is a file").to_string_lossy();
-        self.path.with_file_name(name.replace("edge-gateway", "edge-provision"))
-    }
 }

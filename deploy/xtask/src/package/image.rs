@@ -29,17 +29,17 @@ pub(super) fn image(
     let mut manifests = Vec::new();
     for (arch, programs) in programs {
         let manifest = manifest(*arch, programs, &layout, built_at)?;
-        let mut entry = put_json(&layout, "application/vnd.oci.image.manifest.v1+json", &manifest)?;
-        entry["platform"] = platform(*arch);
-        manifests.push(entry);
+        let entry = put_json(&layout, "application/vnd.oci.image.manifest.v1+json", &manifest)?;
+        manifests.push(with(entry, "platform", platform(*arch)));
     }
     let index = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": manifests,
     });
-    let mut index = put_json(&layout, "application/vnd.oci.image.index.v1+json", &index)?;
-    index["annotations"] = json!({ "org.opencontainers.image.ref.name": VERSION });
+    let index = put_json(&layout, "application/vnd.oci.image.index.v1+json", &index)?;
+    let name = json!({ "org.opencontainers.image.ref.name": VERSION });
+    let index = with(index, "annotations", name);
     layout.write("index.json", &json!({ "schemaVersion": 2, "manifests": [index] }).to_string())?;
     layout.write("oci-layout", &json!({ "imageLayoutVersion": "1.0.0" }).to_string())?;
     let image = output.join(format!("{PACKAGE_NAME}-{VERSION}-oci.tar"));
@@ -69,9 +69,7 @@ fn manifest(
     let diff_id = sums::sha256(&layer)?;
     archive::gzip(&layer)?;
     let layer = put(layout, "application/vnd.oci.image.layer.v1.tar+gzip", &layer_gz(layout))?;
-    let mut config = platform(arch);
-    config["created"] = json!(iso_date(built_at)?);
-    config["config"] = json!({
+    let execution = json!({
         "User": format!("{USER}:{USER}"),
         "Entrypoint": [format!("/{PACKAGE_NAME}")],
         "Cmd": ["run"],
@@ -82,7 +80,9 @@ fn manifest(
             "org.opencontainers.image.licenses": "MIT OR Apache-2.0",
         },
     });
-    config["rootfs"] = json!({ "type": "layers", "diff_ids": [format!("sha256:{diff_id}")] });
+    let rootfs = json!({ "type": "layers", "diff_ids": [format!("sha256:{diff_id}")] });
+    let config = with(platform(arch), "created", json!(iso_date(built_at)?));
+    let config = with(with(config, "config", execution), "rootfs", rootfs);
     Ok(json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -101,6 +101,14 @@ fn platform(arch: PackageArch) -> Value {
         PackageArch::Arm64 => json!({ "architecture": "arm64", "os": "linux" }),
         PackageArch::Armv7 => json!({ "architecture": "arm", "os": "linux", "variant": "v7" }),
     }
+}
+
+/// Adds a member to a JSON object.
+fn with(mut object: Value, key: &str, value: Value) -> Value {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(key.to_owned(), value);
+    }
+    object
 }
 
 fn put_json(layout: &StagingDir, media_type: &str, value: &Value) -> Result<Value> {

@@ -138,7 +138,7 @@ fn a_damaged_record_gives_way_to_the_bundle_that_a_person_brings() {
 }
 
 #[test]
-fn what_an_interrupted_write_left_is_in_nobodys_way() {
+fn what_an_interrupted_write_left_does_not_prevent_the_next_one() {
     let dir = StateDir::with_confirmed(3);
     for name in ["record.new", "b.tar.new", "keys.new"] {
         fs::write(dir.path(name), "half").unwrap();
@@ -151,7 +151,7 @@ fn what_an_interrupted_write_left_is_in_nobodys_way() {
     assert!(!dir.path("b/secrets").exists() && !dir.path("record.new").exists());
 }
 
-/// Makes the directory refuse a file: what is there cannot be replaced.
+/// Makes each write of this file fail: a directory that is not empty stands in its place.
 fn block(dir: &StateDir, name: &str) {
     fs::create_dir_all(dir.path(&format!("{name}.new/in the way"))).unwrap();
 }

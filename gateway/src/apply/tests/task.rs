@@ -140,7 +140,7 @@ async fn a_bundle_that_is_not_to_be_had_is_shown_with_the_next_attempt() {
 async fn a_disk_that_does_not_take_a_bundle_is_no_fault_of_the_offer() {
     let dir = StateDir::with_confirmed(3);
     let bytes = bundle(4);
-    fs::create_dir_all(dir.path("b.new/in the way")).unwrap();
+    fs::create_dir_all(dir.path("b.tar.new/in the way")).unwrap();
     let mut task = TestTask::start(&dir, Some(serve(ok(&bytes)).await), HOUR);
     task.offers.send_replace(Some(offer_of(4, &bytes)));
     let text = task.report("fetching").await.sentence.text;
