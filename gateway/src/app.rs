@@ -11,6 +11,7 @@ mod network;
 mod open_files;
 mod order_channels;
 mod pump;
+mod state_dir;
 pub(crate) mod systemd;
 mod tunnel_keys;
 mod watched_files;
@@ -41,6 +42,7 @@ use crate::web::{self, Sources};
 
 pub use self::local_socket::socket_path;
 pub(crate) use self::open_files::note as note_open_files;
+pub(crate) use self::state_dir::note as note_state_dir;
 
 /// Capacity of the channel from the PLC tasks to the pump. The pump empties it faster than PLCs
 /// answer; a full channel blocks the PLC tasks, which count the cycles that they miss.
@@ -293,7 +295,11 @@ async fn wait_for_end(
 fn prepare_process(config: &Config) -> ConnectionSlots {
     // What the gateway creates is for its own user only.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    if let Some(note) = open_files::note(&config.plcs, &config.metrics) {
+    let notes = [
+        open_files::note(&config.plcs, &config.metrics),
+        note_state_dir(&config.gateway.state_dir),
+    ];
+    for note in notes.into_iter().flatten() {
         tracing::warn!("{note}");
     }
     ConnectionSlots::new(open_files::plc_connections(open_files::raise_limit(), &config.metrics))

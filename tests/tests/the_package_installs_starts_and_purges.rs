@@ -45,6 +45,7 @@ fn as_root_the_package_installs_starts_and_purges() {
     owners_and_modes_are_right(&sandbox);
     the_units_are_valid_and_tight(&sandbox);
     only_its_user_reads_the_configuration(&sandbox);
+    a_directory_in_memory_is_noted(&sandbox);
     the_program_runs_as_its_user(&sandbox);
     a_check_by_root_judges_for_the_user_of_the_service(&sandbox);
     a_change_restarts_the_service_once(&sandbox);
@@ -108,6 +109,19 @@ fn only_its_user_reads_the_configuration(sandbox: &Sandbox) {
     let own = read("edge-gateway");
     assert!(own.status.success(), "the shipped configuration is refused: {own:?}");
     assert_eq!(read("nobody").status.code(), Some(1), "the user nobody can read the configuration");
+}
+
+/// `/tmp` of the sandbox is in memory.
+fn a_directory_in_memory_is_noted(sandbox: &Sandbox) {
+    let note = |state_dir: &str| {
+        let variable = format!("EDGE_GATEWAY__STATE_DIR={state_dir}");
+        let checked = sandbox.try_run("env", &[&variable, "edge-gateway", "check"]);
+        assert!(checked.status.success(), "{checked:?}");
+        String::from_utf8_lossy(&checked.stderr).contains("is in memory")
+    };
+    assert!(note("/tmp/not/there/yet"));
+    // Of a kind that is not.
+    assert!(!note("/proc/edge-gateway"));
 }
 
 fn the_program_runs_as_its_user(sandbox: &Sandbox) {

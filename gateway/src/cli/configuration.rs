@@ -13,7 +13,7 @@ use provisioning::plan;
 use tunnel::HostNetwork;
 
 use super::{ConfigFile, EXIT_NEGATIVE, EXIT_OK, print_line, status};
-use crate::app::note_open_files;
+use crate::app::{note_open_files, note_state_dir};
 use crate::apply::file_in_use;
 use crate::status::advice;
 
@@ -129,11 +129,12 @@ pub(super) fn tunnel_notes(routes: &[IpNet], plcs: &[Plc]) -> Vec<String> {
 
 /// Prints notes to standard error, where problems would be printed.
 fn print_notes(inspected: &InspectedConfig) -> anyhow::Result<()> {
-    let InspectedConfig { plcs, metrics, notes, .. } = inspected;
+    let InspectedConfig { gateway, plcs, metrics, notes, .. } = inspected;
     if !notes.is_empty() {
         writeln!(io::stderr(), "{notes}\n")?;
     }
-    if let Some(note) = note_open_files(plcs, metrics) {
+    let of_machine = [note_open_files(plcs, metrics), note_state_dir(&gateway.state_dir)];
+    for note in of_machine.into_iter().flatten() {
         writeln!(io::stderr(), "note: {note}\n")?;
     }
     Ok(())

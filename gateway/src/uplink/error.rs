@@ -200,6 +200,11 @@ pub enum DialError {
          broker with TLS listens on port {port}, or write mqtt:// for a broker without TLS."
     )]
     TlsTimedOut { broker: String, port: u16 },
+    #[error(
+        "This machine has no list of authorities to verify the broker {broker} with: install the \
+         package ca-certificates (ca-bundle on OpenWrt), or name the authority's file in ca_file."
+    )]
+    NoAuthorities { broker: String },
     #[error("TLS with the broker {broker} failed: {cause}.")]
     TlsFailed { broker: String, cause: UntrustedText },
     /// A file of certificates or the private key. Serialised like the fault itself.

@@ -95,8 +95,10 @@ impl ClientSetup {
                 builder.build().map_err(|error| tls_failed(&error, broker))?
             }
             None => {
+                // It fails only if the machine has no usable certificate of an authority.
                 let verifier = Verifier::new(Arc::clone(&provider));
-                Arc::new(verifier.map_err(|error| tls_failed(&error, broker))?)
+                let missing = |_| DialError::NoAuthorities { broker: broker.to_string() };
+                Arc::new(verifier.map_err(missing)?)
             }
         };
         let record = Arc::new(HandshakeRecord::default());

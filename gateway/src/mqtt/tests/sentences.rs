@@ -45,6 +45,7 @@ fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
         DialError::NotTls { broker: broker() },
         DialError::TlsClosed { broker: broker(), port: 1883, cause: UntrustedText::default() },
         DialError::TlsTimedOut { broker: broker(), port: 1883 },
+        DialError::NoAuthorities { broker: broker() },
         DialError::TlsFailed { broker: broker(), cause: UntrustedText::default() },
     ];
     let sessions = failures().map(|failure| sentence(&failure).detail.code);
