@@ -18,7 +18,8 @@ pub use offer::{OfferError, offer_of_site};
 pub struct WaveSizes {
     /// Sites of the first wave; at least 1.
     pub canary: usize,
-    /// Sites of each later wave; by default a tenth of all, but no fewer than the first.
+    /// Sites of each later wave; by default a tenth of the sites that are not current, but no
+    /// fewer than the first.
     pub wave: Option<usize>,
 }
 

@@ -112,7 +112,7 @@ fn build_with(world: &World, site: &str, fault: &Fault) {
 }
 
 /// Gives each site a right bundle: those that are named one of new content, the others the same
-/// content under a new number.
+/// content under a new counter.
 fn mend(world: &World, changed: &[&str]) {
     world.office.type_lines(
         "tar -C out/hubs/hub-a/etc -c mosquitto/edge.acl | ssh root@192.0.2.1 tar -C /etc -x",

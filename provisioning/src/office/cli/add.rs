@@ -21,9 +21,9 @@ Examples:
   edge-provision add amsterdam-02 --template pump --with-key
   edge-provision add hub-b --hub --endpoint hub-b.example.net:51820
 
-Writes sites/NAME.toml with an address inside the tunnel, which never changes, and makes the password
-of the site. The box makes the key of its tunnel itself, and `enrol` takes its public half in; with
---with-key the office makes a first key.")]
+Writes sites/NAME.toml with an address inside the tunnel, which never changes, and makes the
+password of the site. The box makes the key of its tunnel itself, and `enrol` takes its public
+half in; with --with-key the office makes a first key.")]
 pub(super) struct AddOptions {
     /// Id of the site, or name of the hub: a-z, 0-9 and -.
     #[arg(value_name = "NAME", value_parser = super::label)]

@@ -24,8 +24,8 @@ Examples:
   edge-provision build amsterdam-01 --key /media/key/signing.key
   edge-provision build --unsigned                 and `sign` on another machine
 
-Writes edge-bundle-SITE.tar. A bundle gets the next number only if what it holds has changed; the
-number stands in sites/SITE.toml: commit it. Secrets are encrypted to the box. The bundle of a site
+Writes edge-bundle-SITE.tar. A bundle gets the next counter only if its content has changed; the
+counter is in sites/SITE.toml: commit it. Secrets are encrypted to the box. The bundle of a site
 whose first key was made here holds them in clear: it is written to secrets/bundles, for a stick.
 
 Exit code 1 if a bundle cannot be built.")]
@@ -42,8 +42,8 @@ pub(super) struct BuildOptions {
     /// Directory for the bundles; out/bundles of the fleet by default.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Give the named sites a new number although nothing has changed: a box that rolled back a
-    /// bundle never takes its number again.
+    /// Give the named sites a new counter although nothing has changed: a box that rolled back a
+    /// bundle never takes that counter again.
     #[arg(long, requires = "sites")]
     again: bool,
     /// Leave SITE.bundle.tar for `sign` or minisign, on the machine that has the key.
@@ -76,7 +76,7 @@ pub(super) fn build(options: &BuildOptions) -> anyhow::Result<u8> {
     build_sites(&fleet, &sites, &again, &request)
 }
 
-/// Builds the bundles of sites and prints what was done; those of `again` get new numbers in any
+/// Builds the bundles of sites and prints what was done; those of `again` get new counters in any
 /// case. Returns the exit code.
 pub(super) fn build_sites(
     fleet: &Fleet,

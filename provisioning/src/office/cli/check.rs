@@ -16,9 +16,9 @@ Examples:
   edge-provision check
   edge-provision check --fleet /srv/fleet && git commit
 
-Checks fleet.toml, templates/ and sites/, and the gateway.toml of every site as the gateway will. Each
-problem is shown where it was written, with what to write instead. A note is a valid setting that is
-probably a mistake; it does not change the exit code.
+Checks fleet.toml, templates/ and sites/, and the gateway.toml of every site as the gateway will.
+Each problem is shown where it was written, with what to write instead. A note is a valid setting
+that is probably a mistake; it does not change the exit code.
 
 Exit code 1 if the fleet has a problem.")]
 pub(super) struct CheckOptions {

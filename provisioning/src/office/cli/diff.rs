@@ -21,8 +21,8 @@ Examples:
   edge-provision diff --since v12         since a tag
   edge-provision diff amsterdam-01        at one site
 
-Compares the files of each gateway, as they are rendered from the fleet's files now and from those of
-a revision of git. Sites with the same change are shown once.
+Compares the files of each gateway, as they are rendered from the fleet's files now and from
+those of a revision of git. Sites with the same change are shown once.
 
 Exit code 1 if there is a difference.")]
 pub(super) struct DiffOptions {

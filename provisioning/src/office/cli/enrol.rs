@@ -25,8 +25,8 @@ Examples:
   edge-provision enrol amsterdam-01 edge-enrol-5f2c91aa.txt
   edge-provision build amsterdam-01 && edge-provision hub
 
-Takes in the public keys of the box of a site. The file comes from the box's stick; it holds no secret
-and no name. If the first key of the site was made here, the box's own replaces it.")]
+Takes in the public keys of the box of a site. The file comes from the box's stick; it holds no
+secret and no name. If the first key of the site was made here, the box's own replaces it.")]
 pub(super) struct EnrolOptions {
     /// The site.
     #[arg(value_name = "SITE", value_parser = super::label)]
@@ -45,8 +45,8 @@ Examples:
   edge-provision replace amsterdam-01 edge-enrol-0b77d3e4.txt
   edge-provision build amsterdam-01 && edge-provision hub
 
-Gives a site a new box with the same id and address. The keys of the old box are refused for ever, and
-the site gets a new password.")]
+Gives a site a new box with the same id and address. The keys of the old box are refused for
+ever, and the site gets a new password.")]
 pub(super) struct ReplaceOptions {
     /// The site.
     #[arg(value_name = "SITE", value_parser = super::label)]
@@ -65,8 +65,8 @@ Examples:
   edge-provision revoke amsterdam-01
   edge-provision hub && rsync -a out/hubs/hub-a/etc/ root@hub-a.example.net:/etc/
 
-Withdraws the access of a site: `hub` renders neither its peer nor its password nor its access list,
-and its keys are refused for ever. The site keeps its file and its address.")]
+Withdraws the access of a site: `hub` renders neither its peer nor its password nor its access
+list, and its keys are refused for ever. The site keeps its file and its address.")]
 pub(super) struct RevokeOptions {
     /// The site.
     #[arg(value_name = "SITE", value_parser = super::label)]

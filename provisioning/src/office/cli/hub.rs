@@ -19,10 +19,11 @@ use crate::office::secrets::Secrets;
 #[command(after_help = "\
 Examples:
   edge-provision hub
-  tar -C out/hubs/hub-a --owner=root --group=root -c etc | ssh root@hub-a tar -C / --no-overwrite-dir -x
+  tar -C out/hubs/hub-a --owner=root --group=root -c etc | \\
+      ssh root@hub-a tar -C / --no-overwrite-dir -x
 
-Writes DIR/NAME/etc for each hub: WireGuard, nftables, the broker, chrony and Prometheus. A file that
-does not change is not touched. At the hub, then:
+Writes DIR/NAME/etc for each hub: WireGuard, nftables, the broker, chrony and Prometheus. A file
+that does not change is not touched. At the hub, then:
   chown mosquitto: /etc/mosquitto/edge.*
   chown mosquitto: /etc/mosquitto/certs/broker.key    with certificates
   wg syncconf edge <(wg-quick strip edge)    no session is lost

@@ -35,11 +35,11 @@ Examples:
   edge-provision rollout --canary 2 --dry-run           who would be offered what, and when
   edge-provision rollout --canary 2 --again             after an outage of the hub
 
-First put the bundles of `build` onto the web server of every hub: a box fetches from there what it
-is offered. Each wave waits until every site of it runs its bundle and has confirmed it. The first
-site that rolls back, refuses or does neither in time ends the roll-out, and the offers of its wave
-that were not taken are removed. Sites that run their bundle already are skipped. Unreachable sites
-get their offers after all others, and accept them when they are back.
+First put the bundles of `build` onto the web server of every hub: a box fetches from there what
+it is offered. Each wave waits until every site of it runs its bundle and has confirmed it. The
+first site that rolls back, refuses, is ahead or does not confirm in time ends the roll-out, and
+the offers of its wave that were not taken are removed. Sites that run their bundle already are
+skipped. Unreachable sites get their offers after all others, and accept them when they are back.
 
 A bundle with secrets in clear is never offered: bring it to its box from secrets/bundles.
 
@@ -57,7 +57,8 @@ pub(super) struct RolloutOptions {
     /// Sites of the first wave.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     canary: u32,
-    /// Sites of each later wave; by default a tenth of all, but no fewer than the first.
+    /// Sites of each later wave; by default a tenth of the sites that are not current, but no
+    /// fewer than the first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     wave: Option<u32>,
     /// Time for each wave. Longer than `[bundle] confirm`, so that a site can say why it rolled
@@ -67,8 +68,8 @@ pub(super) struct RolloutOptions {
     /// Directory with the bundles; out/bundles of the fleet by default.
     #[arg(long, value_name = "DIR")]
     bundles: Option<PathBuf>,
-    /// First build the same content with a new number for the sites that rolled back: a box never
-    /// takes the same number twice. Only if the web servers serve the directory of the bundles
+    /// First build the same content with a new counter for the sites that rolled back: a box never
+    /// takes the same counter twice. Only if the web servers serve the directory of the bundles
     /// itself; otherwise `build --again SITE`, copy, and roll out.
     #[arg(long)]
     again: bool,
@@ -109,7 +110,7 @@ pub(super) fn rollout(options: &RolloutOptions) -> anyhow::Result<u8> {
     if options.dry_run { run.show() } else { run.finish() }
 }
 
-/// Builds bundles with new numbers for the sites that rolled back. Returns the fleet as it is then;
+/// Builds bundles with new counters for the sites that rolled back. Returns the fleet as it is then;
 /// `None` after printing problems.
 fn renew(options: &RolloutOptions, reports: &SiteReports) -> anyhow::Result<Option<Fleet>> {
     let _lock = options.fleet.lock()?;
@@ -380,7 +381,12 @@ impl RolloutRun {
                     target.counter,
                     shown(target)
                 ))?;
-                if !self.has_offered {
+                if failure == RolloutFailure::Ahead {
+                    print_line(
+                        "these files are older than what the site runs: update them from the \
+                         repository, and build",
+                    )?;
+                } else if !self.has_offered {
                     print_line("nothing was offered: another site would do the same")?;
                 }
                 if failure == RolloutFailure::Reverted {

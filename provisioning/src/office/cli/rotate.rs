@@ -24,7 +24,7 @@ Examples:
   edge-provision rotate --offline-key               then move secrets/offline.key to a safe place
 
 A new password comes with a new user name. The hub lets both in until --confirmed, so that a box
-that takes its new bundle back is not locked out.")]
+that rolls its new bundle back is not locked out.")]
 pub(super) struct RotateOptions {
     /// The site.
     #[arg(value_name = "SITE", value_parser = super::label,

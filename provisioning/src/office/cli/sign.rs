@@ -46,8 +46,8 @@ Examples:
   edge-provision verify out/bundles/edge-bundle-amsterdam-01.tar
   edge-provision verify edge-bundle-amsterdam-01.tar --first
 
-Verifies a bundle with the code that a box uses, against the first keys of the fleet, which every box
-trusts or trusted. With --first, as a box that has had no bundle.
+Verifies a bundle with the code that a box uses, against the first keys of the fleet, which every
+box trusts or trusted. With --first, as a box that has had no bundle.
 
 Exit code 1 if a box would refuse it.")]
 pub(super) struct VerifyOptions {
@@ -62,8 +62,8 @@ pub(super) struct VerifyOptions {
     /// Id of the gateway that it must be for.
     #[arg(long, value_name = "SITE", value_parser = super::label)]
     gateway: Option<String>,
-    /// Number of the last bundle that the box has.
-    #[arg(long, value_name = "NUMBER")]
+    /// Counter of the last bundle that the box has.
+    #[arg(long, value_name = "COUNTER")]
     after: Option<u64>,
 }
 

@@ -36,7 +36,7 @@ when, and why. The states:
   reverted    it rolled back the last bundle to the previous one
   refused     it did not take the last bundle
   offline     the broker has lost the connection to it
-  silent      its last status is older than 3 minutes
+  silent      its last status is older than 3 minutes, or more than 3 minutes in the future
   never seen  the broker has no status of it
 
 Exit code 1 if any site is not current. Revoked sites are left out.")]

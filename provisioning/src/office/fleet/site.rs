@@ -22,7 +22,7 @@ pub struct Site {
     pub public_key: Option<PublicKey>,
     /// Whether its access was withdrawn.
     pub is_revoked: bool,
-    /// Number of its last bundle; 0 before the first.
+    /// Counter of its last bundle; 0 before the first.
     pub counter: u64,
     /// SHA-256 of what its last bundle holds, in hexadecimal.
     pub digest: Option<String>,
