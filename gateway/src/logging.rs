@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 #[cfg(test)]
 pub(crate) use self::captured_log::CapturedLog;
@@ -25,7 +27,12 @@ use self::writer::LogQueue;
 /// Log filter unless `RUST_LOG` is set. boringtun is silenced: it warns about every unanswered
 /// handshake, thousands a day while a hub is down, and reports an idle tunnel as an error. The
 /// tunnel itself logs each change of its state once.
-const DEFAULT_LOG_FILTER: &str = "info,boringtun=off";
+fn default_filter() -> Targets {
+    Targets::new().with_default(LevelFilter::INFO).with_target("boringtun", LevelFilter::OFF)
+}
+
+/// Variable with a filter: a level, or `TARGET=LEVEL,...`.
+const FILTER_VARIABLE: &str = "RUST_LOG";
 
 /// How often lines that were held back are looked at.
 const RELEASE_INTERVAL: Duration = Duration::from_secs(10);
@@ -49,18 +56,29 @@ impl Logging {
         let held = Arc::clone(&limiter);
         let release = move || lock(&held).release(Instant::now()).iter().map(late_text).collect();
         let queue = LogQueue::start(RELEASE_INTERVAL, release)?;
-        let filter = EnvFilter::try_from_default_env()
-            .unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
+        let wanted = std::env::var(FILTER_VARIABLE).ok();
+        let filter = wanted.as_deref().map(str::parse::<Targets>);
+        let (filter, fault) = match filter {
+            Some(Ok(filter)) => (filter, None),
+            Some(Err(error)) => (default_filter(), Some(error)),
+            None => (default_filter(), None),
+        };
         let lines = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+            .with_max_level(LevelFilter::TRACE)
             .with_writer(queue.clone())
             .log_internal_errors(false)
             .with_target(false)
             .with_ansi(io::stderr().is_terminal());
         if std::env::var_os("JOURNAL_STREAM").is_some() {
-            lines.without_time().map_event_format(|inner| LimitedFormat { inner, limiter }).init();
+            let lines = lines.without_time();
+            let lines = lines.map_event_format(|inner| LimitedFormat { inner, limiter });
+            lines.finish().with(filter).init();
         } else {
-            lines.map_event_format(|inner| LimitedFormat { inner, limiter }).init();
+            let lines = lines.map_event_format(|inner| LimitedFormat { inner, limiter });
+            lines.finish().with(filter).init();
+        }
+        if let Some(error) = fault {
+            tracing::warn!("{FILTER_VARIABLE} is ignored, it is no filter for a log: {error}");
         }
         std::panic::set_hook(Box::new(|panic| {
             let text = panic.payload_as_str().unwrap_or("no message");
@@ -169,19 +187,24 @@ mod tests {
     use super::*;
 
     /// Runs `work` and returns what it logged.
-    fn logged(filter: &str, work: impl FnOnce()) -> String {
+    fn logged(filter: Targets, work: impl FnOnce()) -> String {
         let lines = CapturedLog::default();
         let writer = lines.clone();
         let limiter = Arc::default();
         let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(filter))
+            .with_max_level(LevelFilter::TRACE)
             .with_writer(move || writer.clone())
             .with_ansi(false)
             .without_time()
             .map_event_format(|inner| LimitedFormat { inner, limiter })
-            .finish();
+            .finish()
+            .with(filter);
         tracing::subscriber::with_default(subscriber, work);
         lines.text()
+    }
+
+    fn level(level: LevelFilter) -> Targets {
+        Targets::new().with_default(level)
     }
 
     #[test]
@@ -191,14 +214,14 @@ mod tests {
             tracing::error!(target: "boringtun::noise::timers", "of boringtun");
             tracing::warn!(target: "boringtun::noise", "of boringtun");
         };
-        let text = logged(DEFAULT_LOG_FILTER, log);
+        let text = logged(default_filter(), log);
         assert!(text.contains("of the gateway") && !text.contains("of boringtun"), "{text}");
-        assert!(logged("info", log).contains("of boringtun"));
+        assert!(logged(level(LevelFilter::INFO), log).contains("of boringtun"));
     }
 
     #[test]
     fn a_flapping_plc_does_not_hide_another() {
-        let text = logged("info", || {
+        let text = logged(level(LevelFilter::INFO), || {
             for _ in 0..1000 {
                 tracing::warn!(plc = "p1", "gone");
                 tracing::info!(plc = "p1", "back");
@@ -211,7 +234,9 @@ mod tests {
 
     #[test]
     fn details_are_not_limited() {
-        let text = logged("debug", || (0..1000).for_each(|_| tracing::debug!("a detail")));
+        let text = logged(level(LevelFilter::DEBUG), || {
+            (0..1000).for_each(|_| tracing::debug!("a detail"));
+        });
         assert_eq!(text.lines().count(), 1000);
     }
 
