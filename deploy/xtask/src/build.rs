@@ -60,11 +60,16 @@ exec /cross/python/zig cc -target {zig_target} "${options[@]}"
 const ZIG_AR: &str = "#!/bin/sh\nexec /cross/python/zig ar \"$@\"\n";
 
 /// Builds the programs and prints their directory.
-pub(crate) fn build(target: BuildTarget) -> Result<()> {
+pub(crate) fn build_and_print(target: BuildTarget) -> Result<()> {
+    println!("{}", build(target)?.display());
+    Ok(())
+}
+
+/// Builds the programs and returns their directory.
+pub(crate) fn build(target: BuildTarget) -> Result<PathBuf> {
     if target.has_library()? {
         step("build", || run(cargo(&target.cargo_options()).args(["--target", target.triple()])))?;
-        println!("{}", target_dir().join(target.triple()).join("release").display());
-        return Ok(());
+        return Ok(target_dir().join(target.triple()).join("release"));
     }
     if !is_root()? {
         bail!(
@@ -80,12 +85,15 @@ pub(crate) fn build(target: BuildTarget) -> Result<()> {
         step("zig", || provide_zig(&cross))?;
     }
     step("build", || target.build_in(&root, &cross))?;
-    println!("{}", cross.join("out").join(target.triple()).join("release").display());
-    Ok(())
+    Ok(cross.join("out").join(target.triple()).join("release"))
 }
 
 impl BuildTarget {
-    fn triple(self) -> &'static str {
+    /// Those whose programs are static.
+    pub(crate) const STATIC: [Self; 3] = [Self::MuslAmd64, Self::MuslArm64, Self::MuslArmv7];
+
+    /// Returns the name that Rust gives it.
+    pub(crate) fn triple(self) -> &'static str {
         match self {
             Self::GnuAmd64 => "x86_64-unknown-linux-gnu",
             Self::GnuArm64 => "aarch64-unknown-linux-gnu",
