@@ -107,8 +107,9 @@ fn as_root_the_package_installs_runs_upgrades_and_is_removed() {
     router.copy_in(&PackageSet::of_format("ipk").path(".ipk"), "/tmp/edge-gateway.ipk");
     install(&router, "");
     owners_and_modes_are_right(&router);
-    assert_eq!(actions(&router), ["running"], "a package that is installed starts nothing");
+    assert_eq!(actions(&router), ["own", "running"], "a package that is installed starts nothing");
 
+    its_user_accepts_the_configuration(&router);
     let mut gateway = start(&router);
     procd_is_told_everything(&router);
     router.run(INIT, &["enable"]);
@@ -117,7 +118,7 @@ fn as_root_the_package_installs_runs_upgrades_and_is_removed() {
     remove(&router, "PKG_UPGRADE=1");
     assert_eq!(actions(&router), [""; 0], "an upgrade leaves the gateway running");
     install(&router, "PKG_UPGRADE=1");
-    assert_eq!(actions(&router), ["running", "restart", "stop"]);
+    assert_eq!(actions(&router), ["own", "running", "restart", "stop"]);
     has_ended_well(&mut gateway);
     assert!(router.run("cat", &[CONFIG]).ends_with("# kept\n"));
     owners_and_modes_are_right(&router);
@@ -130,7 +131,27 @@ fn as_root_the_package_installs_runs_upgrades_and_is_removed() {
     assert_eq!(actions(&router), ["disable", "stop"]);
     has_ended_well(&mut gateway);
     assert!(!router.try_run("test", &["-L", "/etc/rc.d/S95edge-gateway"]).status.success());
+    in_an_image_the_first_start_sets_the_owners(&router);
     nothing_starts_without_a_configuration(&router);
+}
+
+/// Plays the image builder, which runs as a user: it cannot give files to others.
+fn in_an_image_the_first_start_sets_the_owners(router: &Sandbox) {
+    let image = "mkdir -p /tmp/image/lib /tmp/image/etc; cp /lib/functions.sh /tmp/image/lib
+        echo root:x:0:0:root:/root:/bin/ash > /tmp/image/etc/passwd
+        echo root:x:0: > /tmp/image/etc/group
+        rm /var/run/actions; IPKG_INSTROOT=/tmp/image /tmp/package/postinst
+        IPKG_INSTROOT=/tmp/image /tmp/package/prerm";
+    router.run("sh", &["-ec", image]);
+    let count = ["-c", "^edge-gateway:", "/tmp/image/etc/passwd", "/tmp/image/etc/group"];
+    let counted = router.run("grep", &count);
+    assert_eq!(counted, "/tmp/image/etc/passwd:1\n/tmp/image/etc/group:1\n");
+    assert_eq!(actions(router), [""; 0], "nothing runs in an image");
+    router.run("chown", &["root:root", "/etc/edge-gateway", CONFIG, "/srv/edge-gateway"]);
+    let mut gateway = start(router);
+    owners_and_modes_are_right(router);
+    gateway.terminate();
+    has_ended_well(&mut gateway);
 }
 
 fn nothing_starts_without_a_configuration(router: &Sandbox) {
@@ -192,11 +213,13 @@ fn owners_and_modes_are_right(router: &Sandbox) {
     assert!(account.trim().ends_with(":edge-gateway:/srv/edge-gateway:/bin/false"), "{account}");
 }
 
-/// Starts the service, and waits for its HTTP server. The configuration is valid for its user.
+fn its_user_accepts_the_configuration(router: &Sandbox) {
+    let as_user = ["-S", "-c", "edge-gateway:edge-gateway", "-x", "/usr/bin/edge-gateway", "--"];
+    router.run("start-stop-daemon", &[as_user.as_slice(), &["check"]].concat());
+}
+
+/// Starts the service, and waits for its HTTP server.
 fn start(router: &Sandbox) -> Process {
-    let check =
-        ["-S", "-c", "edge-gateway:edge-gateway", "-x", "/usr/bin/edge-gateway", "--", "check"];
-    router.run("start-stop-daemon", &check);
     let mut gateway = Process::start(router.command(INIT).arg("start"));
     let answer = router.healthz(&mut gateway);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
