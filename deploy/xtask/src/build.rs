@@ -34,6 +34,8 @@ pub(crate) enum BuildTarget {
     MuslArmv7,
 }
 
+/// The feature of static programs: they go to boxes without tzdata.
+pub(crate) const BUNDLED_ZONES: &str = "gateway/bundled-zones";
 /// The version of zig; it decides the version of musl.
 const ZIG: &str = "ziglang==0.17.1";
 /// Where the packages of the root come from.
@@ -116,11 +118,10 @@ impl BuildTarget {
         self.zig_target().is_some()
     }
 
-    /// Static programs go to boxes without tzdata, so they bring the time zones.
     fn cargo_options(self) -> Vec<&'static str> {
         let mut options = vec!["build", "--release", "--locked", "-p", "gateway"];
         if self.is_static() {
-            options.extend(["--features", "gateway/bundled-zones"]);
+            options.extend(["--features", BUNDLED_ZONES]);
         } else {
             options.extend(["-p", "provisioning"]);
         }

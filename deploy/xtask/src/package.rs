@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::build::BUNDLED_ZONES;
 use crate::run::{cargo, command, output_of, run, step, target_dir, workspace};
 pub(crate) use architecture::PackageArch;
 use archive::Compression;
@@ -173,11 +174,20 @@ impl PackageJob {
 
     fn bills(&self) -> Result<Vec<PathBuf>> {
         std::fs::create_dir_all(&self.output)?;
-        let target = self.arch.gnu_target();
-        [(PACKAGE_NAME, "gateway"), ("edge-provision", "provisioning")]
-            .into_iter()
-            .map(|(program, member)| sbom::write(program, member, target, &self.output))
-            .collect()
+        let mut bills = Vec::new();
+        for (program, member) in [(PACKAGE_NAME, "gateway"), ("edge-provision", "provisioning")] {
+            // Static programs are those for boxes only.
+            if self.programs.path(program).exists() {
+                let (target, features) = if self.programs.is_static(program)? {
+                    (self.arch.musl_target(), BUNDLED_ZONES)
+                } else {
+                    (self.arch.gnu_target(), "")
+                };
+                let build = sbom::ProgramBuild { member, target, features };
+                bills.push(sbom::write(program, &build, &self.output)?);
+            }
+        }
+        Ok(bills)
     }
 
     /// Returns an empty directory for the files of a package.

@@ -14,11 +14,21 @@ use serde_json::{Value, json};
 use super::VERSION;
 use crate::run::{cargo, output_of};
 
-/// Writes the bill of a program of the crate `member`, for a target of Rust, and returns its path.
-pub(super) fn write(program: &str, member: &str, target: &str, dir: &Path) -> Result<PathBuf> {
+/// How a program was built.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProgramBuild {
+    pub(super) member: &'static str,
+    pub(super) target: &'static str,
+    pub(super) features: &'static str,
+}
+
+/// Writes the bill of a program, and returns its path.
+pub(super) fn write(program: &str, build: &ProgramBuild, dir: &Path) -> Result<PathBuf> {
+    let ProgramBuild { member, target, features } = build;
     // Dependencies of tests and build scripts are not linked.
-    let select = ["tree", "--locked", "-p", member, "--target", target, "--edges", "normal"];
-    let tree = output_of(cargo(&select).args(["--prefix", "depth", "--format", "{p}|{l}"]))?;
+    let mut tree = cargo(&["tree", "--locked", "--edges", "normal", "-p", member]);
+    tree.args(["--target", target, "--features", features]);
+    let tree = output_of(tree.args(["--prefix", "depth", "--format", "{p}|{l}"]))?;
     let bill = bill(&tree, program)?;
     let path = dir.join(format!("{program}-{VERSION}-{target}.cdx.json"));
     let text = serde_json::to_string_pretty(&bill)?;
