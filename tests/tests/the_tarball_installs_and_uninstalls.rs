@@ -7,6 +7,13 @@ use e2e::{EVENT_TIMEOUT, PackageSet, Process, Sandbox};
 const PROGRAM: &str = "/usr/local/bin/edge-gateway";
 const UNIT: &str = "/etc/systemd/system/edge-gateway.service";
 const CONFIG: &str = "/etc/edge-gateway/gateway.toml";
+/// What is installed on every system, with owner and mode.
+const FILES: [(&str, &str); 4] = [
+    (PROGRAM, "root:root 755"),
+    ("/etc/edge-gateway", "root:edge-gateway 750"),
+    (CONFIG, "root:edge-gateway 640"),
+    ("/var/lib/edge-gateway", "edge-gateway:edge-gateway 750"),
+];
 /// Files that useradd and userdel write.
 const ACCOUNTS: [&str; 6] = ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"];
 
@@ -52,6 +59,43 @@ fn as_root_the_tarball_installs_upgrades_and_uninstalls() {
     assert_eq!(installed_files(&sandbox), [""; 0]);
 }
 
+/// BusyBox of Debian has no adduser either.
+#[test]
+fn as_root_the_tarball_installs_without_systemd_once_there_is_a_user() {
+    let sandbox = Sandbox::with_busybox();
+    sandbox.copy_in(&PackageSet::of_format("tar").path(".tar.gz"), "/tmp/edge-gateway.tar.gz");
+    let unpack = "cd /tmp && gunzip -c edge-gateway.tar.gz | tar -x -f - && mv edge-gateway-* here
+        echo root:x:0:0:root:/root:/bin/sh > /etc/passwd; echo root:x:0: > /etc/group";
+    sandbox.run("sh", &["-c", unpack]);
+    let refused = sandbox.try_run("/tmp/here/install.sh", &[]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(told.contains("create the user edge-gateway, then run this again"), "{told}");
+    assert_eq!(sandbox.run("find", &["/etc", "/usr", "/var", "-name", "*edge-gateway*"]), "");
+
+    let user = "echo edge-gateway:x:100:100::/var/lib/edge-gateway:/bin/false >> /etc/passwd
+        echo edge-gateway:x:100: >> /etc/group";
+    sandbox.run("sh", &["-c", user]);
+    let told = install(&sandbox, "");
+    let run = "/usr/local/bin/edge-gateway run /etc/edge-gateway/gateway.toml";
+    assert!(told.contains("as the user edge-gateway") && told.contains(run), "{told}");
+    for (path, owner_and_mode) in FILES.into_iter().chain([("/usr/local/bin", "root:root 755")]) {
+        let found = sandbox.run("stat", &["-c", "%U:%G %a", path]);
+        assert_eq!(found.trim(), owner_and_mode, "{path}");
+    }
+    let command = format!("exec start-stop-daemon -S -c edge-gateway:edge-gateway -x {run}");
+    let command = command.replace(" run ", " -- run ");
+    let mut gateway = Process::start(sandbox.command("sh").args(["-c", &command]));
+    let answer = sandbox.healthz(&mut gateway);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    gateway.terminate();
+    let status = gateway.wait(EVENT_TIMEOUT);
+    assert!(status.success(), "{status}:\n{}", gateway.log().text());
+    install(&sandbox, "--uninstall --purge");
+    let left = sandbox.run("find", &["/etc", "/usr", "/var", "-name", "*edge-gateway*"]);
+    assert_eq!(left, "");
+}
+
 fn install(sandbox: &Sandbox, options: &str) -> String {
     // From another directory, and with the strictest umask.
     sandbox.run("sh", &["-c", &format!("umask 077; cd / && /tmp/here/install.sh {options}")])
@@ -80,14 +124,7 @@ fn only_root_may_install(sandbox: &Sandbox) {
 }
 
 fn owners_and_modes_are_right(sandbox: &Sandbox) {
-    let expected = [
-        (PROGRAM, "root:root 755"),
-        (UNIT, "root:root 644"),
-        ("/etc/edge-gateway", "root:edge-gateway 750"),
-        (CONFIG, "root:edge-gateway 640"),
-        ("/var/lib/edge-gateway", "edge-gateway:edge-gateway 750"),
-    ];
-    for (path, owner_and_mode) in expected {
+    for (path, owner_and_mode) in FILES.into_iter().chain([(UNIT, "root:root 644")]) {
         let found = sandbox.run("stat", &["--format", "%U:%G %a", path]);
         assert_eq!(found.trim(), owner_and_mode, "{path}");
     }
