@@ -32,7 +32,7 @@ impl Linkage {
     }
 }
 
-/// An image for one architecture, unpacked. Its containers share one root, which they cannot write.
+/// An image, unpacked for this machine. Its containers share one root, which they cannot write.
 #[derive(Debug)]
 pub struct ContainerImage {
     /// Configuration of runc (OCI Runtime Specification 1.0, config.json).
@@ -59,7 +59,7 @@ impl ContainerImage {
         let layout = dir.path().join("layout");
         fs::create_dir(&layout).expect("its own directory is writable");
         succeed(Command::new("tar").arg("-xf").arg(image).arg("-C").arg(&layout));
-        let (tagged, bundle) = (tagged(&layout), dir.path().join("bundle"));
+        let (tagged, bundle) = (choose_platform(&layout), dir.path().join("bundle"));
         succeed(Command::new("umoci").args(["unpack", "--image", &tagged]).arg(&bundle));
         let text = fs::read(bundle.join("config.json")).expect("umoci writes it");
         let mut config: Value = serde_json::from_slice(&text).expect("umoci writes JSON");
@@ -161,12 +161,27 @@ fn restrict(config: &mut Value) {
     mounts.retain(|mount| mount["type"] != "cgroup");
 }
 
-/// Returns the layout with the one name in it, as umoci takes it.
-fn tagged(layout: &Path) -> String {
-    let index = fs::read(layout.join("index.json")).expect("an image has an index");
-    let index: Value = serde_json::from_slice(&index).expect("it is JSON");
-    let tag = &index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"];
-    format!("{}:{}", layout.display(), tag.as_str().expect("the image has a name"))
+/// Gives the manifest for this machine a name, as umoci takes it: it cannot choose one of several.
+fn choose_platform(layout: &Path) -> String {
+    let read = |path: &str| -> Value {
+        let text = fs::read(layout.join(path)).expect("an index names its files");
+        serde_json::from_slice(&text).expect("it is JSON")
+    };
+    let index = read("index.json");
+    let digest = index["manifests"][0]["digest"].as_str().expect("an image has a digest");
+    let index = read(&format!("blobs/{}", digest.replace(':', "/")));
+    let here = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let mut manifests = index["manifests"].as_array().expect("an index has a list").iter();
+    let chosen = manifests.find(|manifest| manifest["platform"]["architecture"] == here);
+    let mut chosen = chosen.expect("there is an image for this machine").clone();
+    chosen["annotations"] = json!({ "org.opencontainers.image.ref.name": "here" });
+    let index = json!({ "schemaVersion": 2, "manifests": [chosen] });
+    fs::write(layout.join("index.json"), index.to_string()).expect("it is own");
+    format!("{}:here", layout.display())
 }
 
 /// Returns runc with its state in this directory.

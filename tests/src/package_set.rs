@@ -14,33 +14,34 @@ impl PackageSet {
     /// Packs the programs in every format.
     #[must_use]
     pub fn of_all_formats() -> Self {
-        Self::build(&[], &programs())
+        Self::build(&[])
     }
 
     /// Packs the programs in one format: `tar`, `ipk` or `oci`.
     #[must_use]
     pub fn of_format(format: &str) -> Self {
-        Self::of_programs(format, &programs())
+        Self::build(&["--format", format])
     }
 
-    /// Packs programs in a directory in one format.
+    /// Makes one container image of the programs in the directory that follows each architecture.
     #[must_use]
-    pub fn of_programs(format: &str, programs: &Path) -> Self {
-        Self::build(&["--format", format], programs)
+    pub fn image<'a>(programs: impl IntoIterator<Item = (&'a str, PathBuf)>) -> Self {
+        let argument = |(arch, dir): (&str, PathBuf)| format!("{arch}={}", dir.display());
+        Self::run(xtask().arg("image").args(programs.into_iter().map(argument)))
     }
 
-    fn build(options: &[&str], programs: &Path) -> Self {
+    fn build(options: &[&str]) -> Self {
+        let program = Gateway::program();
+        let programs = program.parent().expect("a program lies in a directory");
+        let mut package = xtask();
+        package.args(["package", "--fast"]).args(options).arg("--programs").arg(programs);
+        Self::run(&mut package)
+    }
+
+    fn run(command: &mut Command) -> Self {
         let dir = temp_dir();
-        let built = Command::new(resources::workspace_program("xtask", test_settings::XTASK))
-            .args(["package", "--fast"])
-            .args(options)
-            .arg("--programs")
-            .arg(programs)
-            .arg("--output")
-            .arg(dir.path())
-            .output()
-            .expect("xtask can be started");
-        assert!(built.status.success(), "{built:?}");
+        let done = command.arg("--output").arg(dir.path()).output().expect("xtask can be started");
+        assert!(done.status.success(), "{done:?}");
         Self(dir)
     }
 
@@ -75,8 +76,6 @@ impl PackageSet {
     }
 }
 
-/// Returns the directory of the programs under test.
-fn programs() -> PathBuf {
-    let program = Gateway::program();
-    program.parent().expect("a program lies in a directory").to_owned()
+fn xtask() -> Command {
+    Command::new(resources::workspace_program("xtask", test_settings::XTASK))
 }

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ const DEMO_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The user and the group in the image.
 const USER: u32 = 65532;
-/// The targets of Rust that static programs are built for, and what runs them on another processor.
-const TARGETS: [(&str, &str); 3] = [
-    ("x86_64-unknown-linux-musl", "qemu-x86_64-static"),
-    ("aarch64-unknown-linux-musl", "qemu-aarch64-static"),
-    ("armv7-unknown-linux-musleabihf", "qemu-arm-static"),
+/// A kind of box: its architecture, the target of Rust for it, and what runs its programs elsewhere.
+const BOXES: [(&str, &str, &str); 3] = [
+    ("amd64", "x86_64-unknown-linux-musl", "qemu-x86_64-static"),
+    ("arm64", "aarch64-unknown-linux-musl", "qemu-aarch64-static"),
+    ("armv7", "armv7-unknown-linux-musleabihf", "qemu-arm-static"),
 ];
 /// Changes the root of a program, after directories of this machine up to `--` are mounted in it.
 const IN_ROOT: &str = r#"
@@ -43,15 +43,13 @@ shift
 exec chroot --userspec=65532:65532 "$root" "$@"
 "#;
 
-/// Returns the static program for this machine, if there are static programs.
-fn static_program() -> Option<PathBuf> {
-    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    Some(test_settings::STATIC_PROGRAMS.path()?.join(target))
-}
-
+/// Returns the image of all static programs, if there are static programs.
 fn image() -> ContainerImage {
-    let (packages, linkage) = match static_program() {
-        Some(dir) => (PackageSet::of_programs("oci", &dir), Linkage::Static),
+    let (packages, linkage) = match test_settings::STATIC_PROGRAMS.path() {
+        Some(dir) => {
+            let programs = BOXES.map(|(arch, target, _)| (arch, dir.join(target)));
+            (PackageSet::image(programs), Linkage::Static)
+        }
         None => (PackageSet::of_format("oci"), Linkage::Dynamic),
     };
     ContainerImage::unpack(&packages.path("-oci.tar"), linkage)
@@ -143,9 +141,9 @@ fn as_root_static_programs_run_in_an_empty_root() {
     match test_settings::STATIC_PROGRAMS.path() {
         None => the_demo_runs_in_a_root(&Gateway::program(), None, Linkage::Dynamic.shared()),
         Some(dir) => {
-            for (target, emulator) in TARGETS {
-                let is_own = Some(dir.join(target)) == static_program();
-                let emulator = (!is_own).then(|| system_program(Path::new(emulator)));
+            for (_, target, emulator) in BOXES {
+                let is_foreign = !target.starts_with(std::env::consts::ARCH);
+                let emulator = is_foreign.then(|| system_program(Path::new(emulator)));
                 let program = dir.join(target).join("edge-gateway");
                 the_demo_runs_in_a_root(&program, emulator.as_deref(), &[]);
             }

@@ -38,12 +38,14 @@ fn emulators(dir: &Path) -> Result<PathBuf> {
         println!("    they are there");
         return Ok(programs);
     }
-    fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    let debs = dir.join("debs");
+    fs::create_dir_all(&debs).with_context(|| debs.display().to_string())?;
     // Without this option APT warns root that its unprivileged user cannot write here.
     let download = ["download", "-q", "-o", "APT::Sandbox::User=root", "qemu-user-static"];
-    run(command("apt-get", &download).current_dir(dir).stdout(Stdio::null()))?;
-    for entry in fs::read_dir(dir)? {
+    run(command("apt-get", &download).current_dir(&debs).stdout(Stdio::null()))?;
+    for entry in fs::read_dir(&debs)? {
         run(command("dpkg", &["--extract"]).arg(entry?.path()).arg(dir))?;
     }
+    fs::remove_dir_all(&debs).with_context(|| debs.display().to_string())?;
     Ok(programs)
 }
