@@ -23,7 +23,7 @@ const DEMO_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The user and the group in the image.
 const USER: u32 = 65532;
-/// A kind of box: its architecture, the target of Rust for it, and what runs its programs elsewhere.
+/// Each kind of box: its architecture, the target of Rust for it, and the emulator of it.
 const BOXES: [(&str, &str, &str); 3] = [
     ("amd64", "x86_64-unknown-linux-musl", "qemu-x86_64-static"),
     ("arm64", "aarch64-unknown-linux-musl", "qemu-aarch64-static"),
