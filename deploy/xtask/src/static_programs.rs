@@ -27,7 +27,12 @@ pub(crate) fn provide() -> Result<Vec<(&'static str, OsString)>> {
     let emulators = step("emulators", || emulators(&target_dir().join("emulators")))?;
     let path = env::var_os("PATH").unwrap_or_default();
     let path = env::join_paths([emulators].into_iter().chain(env::split_paths(&path)))?;
-    Ok(vec![(test_settings::STATIC_PROGRAMS.name, dir.into_os_string()), ("PATH", path)])
+    Ok(vec![
+        (test_settings::STATIC_PROGRAMS.name, dir.into_os_string()),
+        // The tests are built without it.
+        (test_settings::XTASK.name, env::current_exe()?.into_os_string()),
+        ("PATH", path),
+    ])
 }
 
 /// Unpacks QEMU's emulators of one program, unless they are there, and returns their directory.
