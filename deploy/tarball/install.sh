@@ -5,6 +5,8 @@
 #   sudo ./install.sh --uninstall         remove the program and the service
 #   sudo ./install.sh --uninstall --purge and the configuration, the secrets and the queue
 set -eu
+# Directories that it creates are for everyone, as on a fresh system.
+umask 022
 
 here=$(cd "$(dirname "$0")" && pwd)
 program=/usr/local/bin/edge-gateway
@@ -86,9 +88,9 @@ uninstall() {
         fi
     fi
     rm -f "$program"
-    if [ "${1:-}" != --purge ]; then
-        return
-    fi
+}
+
+purge() {
     rm -rf "$config" "$state"
     if command -v userdel >/dev/null; then
         ! id "$user" >/dev/null 2>&1 || userdel "$user"
@@ -98,8 +100,12 @@ uninstall() {
 }
 
 [ "$(id -u)" = 0 ] || fail "run it as root"
-case "${1:-}" in
+case "$*" in
     "") install_all ;;
-    --uninstall) uninstall "${2:-}" ;;
+    --uninstall) uninstall ;;
+    "--uninstall --purge")
+        uninstall
+        purge
+        ;;
     *) fail "usage: install.sh [--uninstall [--purge]]" ;;
 esac

@@ -124,7 +124,9 @@ pub fn system_program(program: &Path) -> PathBuf {
         env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
     dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
     let found = dirs.iter().map(|dir| dir.join(program)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("no {}: `cargo xtask test` installs it", program.display()))
+    found.unwrap_or_else(|| {
+        panic!("no {}: `cargo xtask test`, or `long`, installs it", program.display())
+    })
 }
 
 /// Returns a free UDP port of 127.0.0.1. It is not reserved, but the kernel is unlikely to assign

@@ -34,6 +34,8 @@ pub(crate) enum BuildTarget {
     MuslArmv7,
 }
 
+/// The feature of static programs: they go to boxes without tzdata.
+pub(crate) const BUNDLED_ZONES: &str = "gateway/bundled-zones";
 /// The version of zig; it decides the version of musl.
 const ZIG: &str = "ziglang==0.17.1";
 /// Where the packages of the root come from.
@@ -60,11 +62,16 @@ exec /cross/python/zig cc -target {zig_target} "${options[@]}"
 const ZIG_AR: &str = "#!/bin/sh\nexec /cross/python/zig ar \"$@\"\n";
 
 /// Builds the programs and prints their directory.
-pub(crate) fn build(target: BuildTarget) -> Result<()> {
+pub(crate) fn build_and_print(target: BuildTarget) -> Result<()> {
+    println!("{}", build(target)?.display());
+    Ok(())
+}
+
+/// Builds the programs and returns their directory.
+pub(crate) fn build(target: BuildTarget) -> Result<PathBuf> {
     if target.has_library()? {
         step("build", || run(cargo(&target.cargo_options()).args(["--target", target.triple()])))?;
-        println!("{}", target_dir().join(target.triple()).join("release").display());
-        return Ok(());
+        return Ok(target_dir().join(target.triple()).join("release"));
     }
     if !is_root()? {
         bail!(
@@ -80,12 +87,15 @@ pub(crate) fn build(target: BuildTarget) -> Result<()> {
         step("zig", || provide_zig(&cross))?;
     }
     step("build", || target.build_in(&root, &cross))?;
-    println!("{}", cross.join("out").join(target.triple()).join("release").display());
-    Ok(())
+    Ok(cross.join("out").join(target.triple()).join("release"))
 }
 
 impl BuildTarget {
-    fn triple(self) -> &'static str {
+    /// Those whose programs are static.
+    pub(crate) const STATIC: [Self; 3] = [Self::MuslAmd64, Self::MuslArm64, Self::MuslArmv7];
+
+    /// Returns the name that Rust gives it.
+    pub(crate) fn triple(self) -> &'static str {
         match self {
             Self::GnuAmd64 => "x86_64-unknown-linux-gnu",
             Self::GnuArm64 => "aarch64-unknown-linux-gnu",
@@ -108,11 +118,10 @@ impl BuildTarget {
         self.zig_target().is_some()
     }
 
-    /// Static programs go to boxes without tzdata, so they bring the time zones.
     fn cargo_options(self) -> Vec<&'static str> {
         let mut options = vec!["build", "--release", "--locked", "-p", "gateway"];
         if self.is_static() {
-            options.extend(["--features", "gateway/bundled-zones"]);
+            options.extend(["--features", BUNDLED_ZONES]);
         } else {
             options.extend(["-p", "provisioning"]);
         }

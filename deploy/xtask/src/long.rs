@@ -1,6 +1,7 @@
 //! `cargo xtask long`: tests that take too long for every merge. docs/long-runs.md keeps the last
 //! results.
 
+use std::ffi::OsString;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -12,6 +13,7 @@ use test_settings::{
 use crate::docs;
 use crate::mutants::{self, MODULES};
 use crate::run::{cargo, output_of, run};
+use crate::static_programs;
 
 /// One long test: some of `cargo test --release`, with settings that make it long.
 struct LongTest {
@@ -154,11 +156,22 @@ const LONG_TESTS: &[LongTest] = &[
     },
 ];
 
+/// With programs and emulators that are made for it.
+const STATIC_TEST: LongTest = LongTest {
+    name: "static programs",
+    target: &["-p", "e2e", "--test", "the_container_image_runs"],
+    filter: "",
+    environment: &[],
+};
+
 /// Runs all long tests, or those whose name contains `filter`, and prints a summary.
 pub(crate) fn long(filter: Option<&str>) -> Result<()> {
     let is_chosen = |name: &str| filter.is_none_or(|filter| name.contains(filter));
     let chosen = LONG_TESTS.iter().filter(|test| is_chosen(test.name));
-    let mut lines: Vec<_> = chosen.map(LongTest::run).collect();
+    let mut lines: Vec<_> = chosen.map(|test| test.run(&[])).collect();
+    if is_chosen(STATIC_TEST.name) {
+        lines.push(run_static_programs());
+    }
     let modules: Vec<_> = MODULES.into_iter().filter(|module| is_chosen(module.name)).collect();
     if !modules.is_empty() {
         lines.push(run_mutants(&modules));
@@ -168,8 +181,9 @@ pub(crate) fn long(filter: Option<&str>) -> Result<()> {
     }
     if lines.is_empty() {
         let names = LONG_TESTS.iter().map(|test| test.name);
+        let others = [STATIC_TEST.name, "book"];
         let names: Vec<_> =
-            names.chain(MODULES.iter().map(|module| module.name)).chain(["book"]).collect();
+            names.chain(MODULES.iter().map(|module| module.name)).chain(others).collect();
         bail!("no long test has that in its name; there are: {}", names.join(", "));
     }
     for (line, _) in &lines {
@@ -190,6 +204,14 @@ fn build_book() -> (String, bool) {
     (format!("book: {word} after {seconds:.0} s"), outcome.is_ok())
 }
 
+/// Builds the static programs and returns a line of the summary, and whether they hold.
+fn run_static_programs() -> (String, bool) {
+    match static_programs::provide() {
+        Ok(settings) => STATIC_TEST.run(&settings),
+        Err(error) => (format!("{}: NOT BUILT: {error:#}", STATIC_TEST.name), false),
+    }
+}
+
 /// Returns a line of the summary, and whether enough mutants were caught.
 fn run_mutants(modules: &[mutants::Module]) -> (String, bool) {
     println!("==> mutants");
@@ -203,8 +225,9 @@ fn run_mutants(modules: &[mutants::Module]) -> (String, bool) {
 }
 
 impl LongTest {
-    /// Returns a line of the summary, and whether the test held.
-    fn run(&self) -> (String, bool) {
+    /// Returns a line of the summary, and whether the test held. `found` are settings that depend
+    /// on this machine.
+    fn run(&self, found: &[(&str, OsString)]) -> (String, bool) {
         println!("==> {}", self.name);
         let test = || {
             let mut test = cargo(&["test", "--release", "--locked"]);
@@ -222,7 +245,9 @@ impl LongTest {
             return (format!("{}: NO SUCH TEST: {}", self.name, self.filter), false);
         }
         let start = Instant::now();
-        let outcome = run(test().arg(self.filter).envs(self.environment.iter().copied()));
+        let mut test = test();
+        test.envs(self.environment.iter().copied()).envs(found.iter().map(|(name, to)| (name, to)));
+        let outcome = run(test.arg(self.filter));
         let settings = self.environment.iter().map(|(name, value)| format!(" {name}={value}"));
         let settings: String = settings.collect();
         let seconds = start.elapsed().as_secs_f64();

@@ -17,6 +17,7 @@ mod prose;
 mod python;
 mod run;
 mod sizes;
+mod static_programs;
 mod test;
 mod type_names;
 
@@ -104,7 +105,7 @@ fn main() -> ExitCode {
         XtaskCommand::Bench(bench) => bench::bench(&bench),
         XtaskCommand::Long { filter } => long::long(filter.as_deref()),
         XtaskCommand::Docs => docs::docs(),
-        XtaskCommand::Build { target } => build::build(target),
+        XtaskCommand::Build { target } => build::build_and_print(target),
         XtaskCommand::Deb { binary, output } => package::deb(binary.as_deref(), output),
         XtaskCommand::Package(arguments) => package::package(arguments),
         XtaskCommand::Image(arguments) => package::image(arguments),

@@ -21,8 +21,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::build::BUNDLED_ZONES;
 use crate::run::{cargo, command, output_of, run, step, target_dir, workspace};
 pub(crate) use architecture::PackageArch;
+use archive::Compression;
 use programs::Programs;
 
 /// Name of the main package and of its program.
@@ -48,6 +50,9 @@ pub(crate) struct PackageArguments {
     /// Directory for the packages.
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Compress fast, for packages that are used once, such as those of a test.
+    #[arg(long)]
+    fast: bool,
 }
 
 /// A kind of package.
@@ -67,7 +72,7 @@ enum PackageFormat {
 
 /// Builds packages and prints their paths.
 pub(crate) fn package(arguments: PackageArguments) -> Result<()> {
-    let is_release = arguments.programs.is_none();
+    let compression = if arguments.fast { Compression::Fast } else { Compression::Small };
     let programs = match arguments.programs {
         Some(dir) => dir,
         None => step("release build", || release_build(arguments.arch))?,
@@ -76,8 +81,8 @@ pub(crate) fn package(arguments: PackageArguments) -> Result<()> {
     let job = PackageJob {
         programs: Programs::open(&programs, &pages_from)?,
         arch: arguments.arch,
-        output: arguments.output.unwrap_or_else(|| target_dir().join("packages")),
-        is_release,
+        output: output_dir(arguments.output)?,
+        compression,
         built_at: built_at()?,
     };
     let formats = if arguments.format.is_empty() {
@@ -126,14 +131,15 @@ pub(crate) fn image(arguments: ImageArguments) -> Result<()> {
         .iter()
         .map(|(arch, dir)| Ok((*arch, Programs::open(dir, dir)?)))
         .collect();
-    let output = arguments.output.unwrap_or_else(|| target_dir().join("packages"));
+    let output = output_dir(arguments.output)?;
     std::fs::create_dir_all(&output)?;
-    println!("{}", image::image(&programs?, &output, &built_at()?)?.display());
+    let image = image::image(&programs?, &output, &built_at()?, Compression::Small)?;
+    println!("{}", image.display());
     Ok(())
 }
 
-/// Builds the Debian packages of the directory of `binary`, or of a release build. The last line is
-/// the path of the main package.
+/// Builds the Debian packages of the directory of `binary`, compressed fast, or of a release build.
+/// The last line is the path of the main package.
 pub(crate) fn deb(binary: Option<&Path>, output: Option<PathBuf>) -> Result<()> {
     let programs = match binary {
         Some(binary) => Some(binary.parent().context("it is not the path of a program")?.into()),
@@ -142,6 +148,7 @@ pub(crate) fn deb(binary: Option<&Path>, output: Option<PathBuf>) -> Result<()> 
     package(PackageArguments {
         format: vec![PackageFormat::Deb],
         arch: PackageArch::of_this_machine(),
+        fast: programs.is_some(),
         programs,
         pages_from: None,
         output: Some(output.unwrap_or_else(|| target_dir().join("debian"))),
@@ -154,30 +161,45 @@ struct PackageJob {
     programs: Programs,
     arch: PackageArch,
     output: PathBuf,
-    /// Whether the packages are compressed well, which takes seconds.
-    is_release: bool,
+    compression: Compression,
     /// Time of all files, in seconds since 1970.
     built_at: String,
 }
 
 impl PackageJob {
     fn image(&self) -> Result<PathBuf> {
-        image::image(&[(self.arch, self.programs.clone())], &self.output, &self.built_at)
+        let programs = [(self.arch, self.programs.clone())];
+        image::image(&programs, &self.output, &self.built_at, self.compression)
     }
 
     fn bills(&self) -> Result<Vec<PathBuf>> {
         std::fs::create_dir_all(&self.output)?;
-        let target = self.arch.gnu_target();
-        [(PACKAGE_NAME, "gateway"), ("edge-provision", "provisioning")]
-            .into_iter()
-            .map(|(program, member)| sbom::write(program, member, target, &self.output))
-            .collect()
+        let mut bills = Vec::new();
+        for (program, member) in [(PACKAGE_NAME, "gateway"), ("edge-provision", "provisioning")] {
+            // Static programs are those for boxes only.
+            if self.programs.path(program).exists() {
+                let (target, features) = if self.programs.is_static(program)? {
+                    (self.arch.musl_target(), BUNDLED_ZONES)
+                } else {
+                    (self.arch.gnu_target(), "")
+                };
+                let build = sbom::ProgramBuild { member, target, features };
+                bills.push(sbom::write(program, &build, &self.output)?);
+            }
+        }
+        Ok(bills)
     }
 
     /// Returns an empty directory for the files of a package.
     fn staging_dir(&self, package: &str) -> Result<staging::StagingDir> {
         staging::StagingDir::new(self.output.join(format!("{package}.{}", std::process::id())))
     }
+}
+
+/// Returns the directory for packages, absolute: tar and dpkg-deb run in the workspace.
+fn output_dir(wanted: Option<PathBuf>) -> Result<PathBuf> {
+    let dir = wanted.unwrap_or_else(|| target_dir().join("packages"));
+    std::path::absolute(&dir).with_context(|| dir.display().to_string())
 }
 
 /// Builds the programs for this machine and returns their directory.

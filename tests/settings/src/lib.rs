@@ -190,15 +190,21 @@ pub const SESSIONS: Setting = Setting {
     default: "300",
     meaning: "MQTT sessions that lose Mosquitto at the same instant.",
 };
+/// Directory of the static programs.
+pub const STATIC_PROGRAMS: Setting = Setting {
+    name: "E2E_STATIC_PROGRAMS",
+    default: "none",
+    meaning: "Directory with static programs for boxes, in a directory for each target of Rust.",
+};
 /// Path of the xtask program.
 pub const XTASK: Setting = Setting {
     name: "E2E_XTASK",
     default: "next to the test",
-    meaning: "Path of the `xtask` program that builds the Debian package.",
+    meaning: "Path of the `xtask` program that builds packages.",
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 30] = [
+pub const ALL: [Setting; 31] = [
     ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
@@ -228,6 +234,7 @@ pub const ALL: [Setting; 30] = [
     SCRAPED_TAGS,
     SEED,
     SESSIONS,
+    STATIC_PROGRAMS,
     XTASK,
 ];
 

@@ -45,6 +45,15 @@ impl PackageArch {
         }
     }
 
+    /// Returns the target of Rust with musl, as in static programs.
+    pub(crate) const fn musl_target(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-unknown-linux-musl",
+            Self::Arm64 => "aarch64-unknown-linux-musl",
+            Self::Armv7 => "armv7-unknown-linux-musleabihf",
+        }
+    }
+
     /// Returns the machine in the header of its programs (ELF, `e_machine`).
     pub(crate) const fn elf_machine(self) -> u16 {
         match self {

@@ -6,10 +6,43 @@ use anyhow::Result;
 
 use crate::run::{command, run};
 
+/// How well packages are compressed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Compression {
+    /// For a release: seconds for each package.
+    Small,
+    /// For a test, which uses a package for seconds.
+    Fast,
+}
+
+impl Compression {
+    /// Returns the level as an option of gzip.
+    const fn gzip(self) -> &'static str {
+        match self {
+            Self::Small => "-9",
+            Self::Fast => "-1",
+        }
+    }
+
+    /// Returns method and level as options of dpkg-deb.
+    pub(super) const fn dpkg_deb(self) -> [&'static str; 2] {
+        match self {
+            Self::Small => ["-Zxz", "-z9"],
+            Self::Fast => ["-Zgzip", "-z1"],
+        }
+    }
+}
+
 /// Packs a directory, owned by root, into an archive with gzip: `output` and `.gz`.
-pub(super) fn tar_gz(dir: &Path, top: &str, output: &Path, built_at: &str) -> Result<()> {
+pub(super) fn tar_gz(
+    dir: &Path,
+    top: &str,
+    output: &Path,
+    built_at: &str,
+    compression: Compression,
+) -> Result<()> {
     tar(dir, &[top], output, built_at, "0")?;
-    gzip(output)
+    gzip(output, compression)
 }
 
 /// Packs files of a directory for an owner and a group with this number.
@@ -32,8 +65,8 @@ pub(super) fn tar(
 }
 
 /// Compresses a file to `.gz`, without name and time.
-pub(super) fn gzip(file: &Path) -> Result<()> {
-    run(command("gzip", &["-9nf"]).arg(file))
+pub(super) fn gzip(file: &Path, compression: Compression) -> Result<()> {
+    run(command("gzip", &["-nf", compression.gzip()]).arg(file))
 }
 
 /// Appends a directory without what is in it, for an owner and a group with this number.

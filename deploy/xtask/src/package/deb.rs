@@ -76,10 +76,8 @@ impl DebPackage {
         let binaries: Vec<_> = self.programs.iter().map(|name| job.programs.path(name)).collect();
         self.write_control(&stage, architecture, &dependencies::depends(self.needs, &binaries)?)?;
         let package = job.output.join(format!("{name}_{VERSION}_{architecture}.deb"));
-        // A package for a test is used for seconds; compressing it well would take longer.
-        let level = if job.is_release { "-z9" } else { "-z0" };
-        let mut dpkg_deb = command("dpkg-deb", &["--root-owner-group", "-Zxz", level, "--build"]);
-        dpkg_deb.arg(stage.root()).arg(&package);
+        let mut dpkg_deb = command("dpkg-deb", &["--root-owner-group"]);
+        dpkg_deb.args(job.compression.dpkg_deb()).arg("--build").arg(stage.root()).arg(&package);
         output_of(dpkg_deb.env("SOURCE_DATE_EPOCH", &job.built_at))?;
         Ok(package)
     }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::architecture::PackageArch;
+use super::archive::Compression;
 use super::programs::Programs;
 use super::staging::StagingDir;
 use super::{PACKAGE_NAME, VERSION, archive, sums};
@@ -24,11 +25,12 @@ pub(super) fn image(
     programs: &[(PackageArch, Programs)],
     output: &Path,
     built_at: &str,
+    compression: Compression,
 ) -> Result<PathBuf> {
     let layout = StagingDir::new(output.join(format!("oci.{}", std::process::id())))?;
     let mut manifests = Vec::new();
     for (arch, programs) in programs {
-        let manifest = manifest(*arch, programs, &layout, built_at)?;
+        let manifest = manifest(*arch, programs, &layout, built_at, compression)?;
         let entry = put_json(&layout, "application/vnd.oci.image.manifest.v1+json", &manifest)?;
         manifests.push(with(entry, "platform", platform(*arch)));
     }
@@ -53,6 +55,7 @@ fn manifest(
     programs: &Programs,
     layout: &StagingDir,
     built_at: &str,
+    compression: Compression,
 ) -> Result<Value> {
     let root = StagingDir::new(layout.root().join("root"))?;
     programs.copy_to(PACKAGE_NAME, arch, &root, PACKAGE_NAME)?;
@@ -67,7 +70,7 @@ fn manifest(
     // Its own directory, after that of root: a new volume takes the owner from the image.
     archive::append(root.root(), STATE_DIR, &layer, built_at, USER)?;
     let diff_id = sums::sha256(&layer)?;
-    archive::gzip(&layer)?;
+    archive::gzip(&layer, compression)?;
     let layer = put(layout, "application/vnd.oci.image.layer.v1.tar+gzip", &layer_gz(layout))?;
     let execution = json!({
         "User": format!("{USER}:{USER}"),

@@ -36,6 +36,13 @@ impl Programs {
         self.dir.join(program)
     }
 
+    /// Returns whether a program names no loader, and so needs no library of its box.
+    pub(super) fn is_static(&self, program: &str) -> Result<bool> {
+        let mut objdump = Command::new("objdump");
+        let headers = output_of(objdump.arg("-p").arg(self.path(program)))?;
+        Ok(!headers.lines().any(|line| line.trim_start().starts_with("INTERP ")))
+    }
+
     /// Copies a program to `usr/bin`, without debug symbols.
     pub(super) fn copy(&self, program: &str, arch: PackageArch, stage: &StagingDir) -> Result<()> {
         self.copy_to(program, arch, stage, &format!("usr/bin/{program}"))

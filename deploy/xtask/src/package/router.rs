@@ -52,7 +52,7 @@ pub(super) fn tarball(job: &PackageJob) -> Result<PathBuf> {
         stage.copy(&deploy.join(file), &format!("{name}/{base}"), mode)?;
     }
     let output = job.output.join(format!("{name}-linux-{}.tar", job.arch));
-    archive::tar_gz(stage.root(), &name, &output, &job.built_at)?;
+    archive::tar_gz(stage.root(), &name, &output, &job.built_at, job.compression)?;
     Ok(output.with_extension("tar.gz"))
 }
 
@@ -89,12 +89,13 @@ pub(super) fn ipk(job: &PackageJob) -> Result<PathBuf> {
     let outer = job.staging_dir("ipk")?;
     outer.write("debian-binary", "2.0\n")?;
     for (stage, name) in [(&data, "data.tar"), (&control, "control.tar")] {
-        archive::tar_gz(stage.root(), ".", &outer.root().join(name), &job.built_at)?;
+        let output = outer.root().join(name);
+        archive::tar_gz(stage.root(), ".", &output, &job.built_at, job.compression)?;
     }
     let output = job.output.join(format!("{PACKAGE_NAME}_{VERSION}-r1_{architecture}.tar"));
     let files = ["./debian-binary", "./data.tar.gz", "./control.tar.gz"];
     archive::tar(outer.root(), &files, &output, &job.built_at, "0")?;
-    archive::gzip(&output)?;
+    archive::gzip(&output, job.compression)?;
     let package = output.with_extension("ipk");
     fs::rename(output.with_extension("tar.gz"), &package)?;
     Ok(package)
