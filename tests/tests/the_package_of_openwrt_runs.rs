@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use e2e::{EVENT_TIMEOUT, PackageSet, Process, Sandbox};
+use e2e::{EVENT_TIMEOUT, PackageSet, Process, Sandbox, commands_of_page};
 
 const CONFIG: &str = "/etc/edge-gateway/gateway.toml";
 const INIT: &str = "/etc/init.d/edge-gateway";
@@ -133,6 +133,18 @@ fn as_root_the_package_installs_runs_upgrades_and_is_removed() {
     assert!(!router.try_run("test", &["-L", "/etc/rc.d/S95edge-gateway"]).status.success());
     in_an_image_the_first_start_sets_the_owners(&router);
     nothing_starts_without_a_configuration(&router);
+}
+
+/// opkg and an editor are not there; the other commands are those that the tests above run.
+#[test]
+fn the_page_names_the_commands_that_the_package_has() {
+    let page = commands_of_page("docs/site/other-boxes.md", "router");
+    let [install, edit, others @ ..] = page.as_slice() else { panic!("{page:?}") };
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(install.starts_with(&format!("opkg install ./edge-gateway_{version}-r1_")));
+    assert_eq!(edit, &format!("vi {CONFIG}"));
+    let own = ["edge-gateway check", &format!("{INIT} enable"), &format!("{INIT} start")];
+    assert_eq!(others, own);
 }
 
 /// Plays the image builder, which runs as a user: it cannot give files to others.

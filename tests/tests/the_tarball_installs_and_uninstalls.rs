@@ -2,7 +2,7 @@
 //! program runs as its own user, and what an operator wrote is lost only when asked for.
 #![expect(clippy::expect_used, reason = "test code may stop on the spot")]
 
-use e2e::{EVENT_TIMEOUT, PackageSet, Process, Sandbox};
+use e2e::{EVENT_TIMEOUT, PackageSet, Process, Sandbox, commands_of_page};
 
 const PROGRAM: &str = "/usr/local/bin/edge-gateway";
 const UNIT: &str = "/etc/systemd/system/edge-gateway.service";
@@ -56,6 +56,25 @@ fn as_root_the_tarball_installs_upgrades_and_uninstalls() {
     install(&sandbox, "--uninstall --purge");
     let wrong = sandbox.try_run("/tmp/here/install.sh", &["--remove"]);
     assert_eq!(wrong.status.code(), Some(1), "{wrong:?}");
+    assert_eq!(installed_files(&sandbox), [""; 0]);
+}
+
+#[test]
+fn as_root_the_commands_of_the_page_install_and_remove() {
+    let sandbox = Sandbox::start();
+    let packages = PackageSet::of_format("tar");
+    let tarball = packages.path(".tar.gz");
+    let name = tarball.file_name().expect("it has a name").to_string_lossy().into_owned();
+    sandbox.copy_in(&tarball, &format!("/tmp/{name}"));
+    let commands = commands_of_page("docs/site/other-boxes.md", "linux");
+    let (edit, commands): (Vec<_>, Vec<_>) =
+        commands.into_iter().partition(|command| command.contains("nano"));
+    assert_eq!(edit, [format!("sudo nano {CONFIG}")]);
+    for command in commands {
+        // The sandbox is root's, and has the directory of programs in its path.
+        let command = command.replace("sudo ", "");
+        sandbox.run("sh", &["-ec", &format!("cd /tmp; {command}")]);
+    }
     assert_eq!(installed_files(&sandbox), [""; 0]);
 }
 
