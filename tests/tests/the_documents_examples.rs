@@ -106,5 +106,6 @@ fn a_graceful_stop_leaves_offline_and_no_will() {
     assert_eq!(last.topic, "edge/g/status");
     broker.publish("end", "1", e2e::Retain::No);
     let next = everything.next(EVENT_TIMEOUT);
-    assert_eq!(next.topic, "end", "no will after a graceful stop: {next:?}");
+    let logs = (log.text(), broker.log().text());
+    assert_eq!(next.topic, "end", "no will after a graceful stop: {next:?}\n{logs:?}");
 }

@@ -508,6 +508,10 @@ impl SessionLoop {
         match self.phase {
             SessionPhase::Open => SessionEnd::Failed(connection.stream.refine(failure)),
             SessionPhase::Draining | SessionPhase::Disconnecting => {
+                if self.phase == SessionPhase::Draining && self.renewal.is_none() {
+                    let failure = connection.stream.refine(failure);
+                    tracing::warn!(?failure, "the connection ended before DISCONNECT was sent");
+                }
                 self.renewal.take().map_or(SessionEnd::Finished, SessionEnd::Failed)
             }
         }

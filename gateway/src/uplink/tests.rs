@@ -103,6 +103,36 @@ async fn bytes_and_ends_cross_the_bridge_both_ways() {
     assert_eq!((answer.as_slice(), received.as_slice()), (&b"welcome"[..], &b"hello"[..]));
 }
 
+/// As rumqttc ends: DISCONNECT is written, and the socket closed with an answer in it that was not
+/// read. The broker still sends.
+#[tokio::test]
+async fn what_a_client_wrote_before_it_closed_reaches_a_broker_that_sends() {
+    for _ in 0..100 {
+        let bridge = UnixBridge::open().unwrap();
+        let path = bridge.path().to_owned();
+        let (far, broker) = duplex(64);
+        let client = async {
+            let mut client = UnixStream::connect(&path).await.unwrap();
+            client.read_exact(&mut [0; 4]).await.unwrap();
+            client.write_all(b"disconnect").await.unwrap();
+        };
+        let (mut from_client, mut to_client) = tokio::io::split(broker);
+        let sending = async { while to_client.write_all(&[0; 16]).await.is_ok() {} };
+        let receiving = async {
+            let mut received = [0; 10];
+            from_client.read_exact(&mut received).await.map(|_| received)
+        };
+
+        let received = tokio::select! {
+            (received, ()) = async { tokio::join!(receiving, client) } => received,
+            () = sending => panic!("the connection ended"),
+            copied = bridge.copy(far) => panic!("{copied:?}: the broker is still there"),
+        };
+
+        assert_eq!(received.unwrap(), *b"disconnect");
+    }
+}
+
 #[tokio::test]
 async fn a_reset_by_the_broker_ends_the_client_too() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -6,8 +6,11 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::{UnixListener, UnixStream};
+
+/// Bytes that are copied at once.
+const COPY_LEN: usize = 8 * 1024;
 
 /// A listening socket for exactly one connection of this process.
 #[derive(Debug)]
@@ -36,14 +39,43 @@ impl UnixBridge {
     /// Accepts the one connection, stops listening, and copies both ways until both sides have
     /// ended. The end of one side becomes the end of the other; both streams are closed on return.
     ///
+    /// A client that closes its socket has ended, whatever it has not read: all that it wrote goes
+    /// to the remote side, and what comes from there is discarded. Otherwise a byte that arrives
+    /// beside a DISCONNECT would cut it off, and the broker would publish the will.
+    ///
     /// # Errors
-    /// Fails as soon as either side fails (a reset), and closes the other one.
-    pub async fn copy<S>(self, mut remote: S) -> io::Result<()>
+    /// Fails as soon as the remote side fails (a reset), and closes the client.
+    pub async fn copy<S>(self, remote: S) -> io::Result<()>
     where
-        S: AsyncRead + AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite,
     {
-        let mut local = self.accept().await?;
-        copy_bidirectional(&mut local, &mut remote).await.map(|_| ())
+        let (mut from_client, mut to_client) = self.accept().await?.into_split();
+        let (mut from_remote, mut to_remote) = split(remote);
+        let up = async {
+            let mut buffer = vec![0; COPY_LEN];
+            // The kernel reports an error for a client that closed with bytes unread, after those
+            // that it wrote.
+            while let Ok(len @ 1..) = from_client.read(&mut buffer).await {
+                to_remote.write_all(buffer.get(..len).unwrap_or_default()).await?;
+                to_remote.flush().await?;
+            }
+            to_remote.shutdown().await
+        };
+        let down = async {
+            let mut buffer = vec![0; COPY_LEN];
+            let mut is_open = true;
+            loop {
+                let len = from_remote.read(&mut buffer).await?;
+                let bytes = buffer.get(..len).unwrap_or_default();
+                if bytes.is_empty() {
+                    // It may have closed by itself.
+                    let _ = to_client.shutdown().await;
+                    return Ok(());
+                }
+                is_open = is_open && to_client.write_all(bytes).await.is_ok();
+            }
+        };
+        tokio::try_join!(up, down).map(|((), ())| ())
     }
 
     async fn accept(self) -> io::Result<UnixStream> {

@@ -147,6 +147,8 @@ fn start(task: &Task<'_>, places: &ProgramPaths, broker: &str, tunnel: &str) -> 
     }
     let mut gateway = Command::new(&places.gateway);
     gateway.arg("run").arg(task.write("gateway.toml", &toml)).env("RUST_LOG", "warn");
+    // As the unit starts it.
+    gateway.env("MALLOC_ARENA_MAX", "1");
     gateway
 }
 
