@@ -41,7 +41,6 @@ pub(super) fn tarball(job: &PackageJob) -> Result<PathBuf> {
     let deploy = workspace().join("deploy");
     for (file, mode) in [
         ("tarball/install.sh", 0o755),
-        ("deb/gateway.toml", 0o644),
         ("systemd/edge-gateway.service", 0o644),
         ("systemd/tun.conf", 0o644),
         ("node-red/flows.json", 0o644),
@@ -51,6 +50,8 @@ pub(super) fn tarball(job: &PackageJob) -> Result<PathBuf> {
         let base = Path::new(file).file_name().unwrap_or_default().to_string_lossy();
         stage.copy(&deploy.join(file), &format!("{name}/{base}"), mode)?;
     }
+    let config = shipped_config()?.replace(DEBIAN_WATCH, "");
+    stage.write(&format!("{name}/gateway.toml"), &config)?;
     let output = job.output.join(format!("{name}-linux-{}.tar", job.arch));
     archive::tar_gz(stage.root(), &name, &output, &job.built_at, job.compression)?;
     Ok(output.with_extension("tar.gz"))
@@ -113,11 +114,16 @@ const fn openwrt_architecture(arch: PackageArch) -> &'static str {
 
 /// Returns the shipped configuration with the keys of a router.
 fn router_config() -> Result<String> {
+    let text = shipped_config()?.replace(BEFORE, &format!("{ROUTER_KEYS}{BEFORE}"));
+    Ok(text.replace(DEBIAN_START, ROUTER_START).replace(DEBIAN_WATCH, ""))
+}
+
+/// Returns the configuration of the Debian package, which has each part that is replaced once.
+fn shipped_config() -> Result<String> {
     let path = workspace().join("deploy/deb/gateway.toml");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     for part in [BEFORE, DEBIAN_START, DEBIAN_WATCH] {
         ensure!(text.matches(part).count() == 1, "deploy/deb/gateway.toml has not one {part:?}");
     }
-    let text = text.replace(BEFORE, &format!("{ROUTER_KEYS}{BEFORE}"));
-    Ok(text.replace(DEBIAN_START, ROUTER_START).replace(DEBIAN_WATCH, ""))
+    Ok(text)
 }
