@@ -295,11 +295,7 @@ async fn wait_for_end(
 fn prepare_process(config: &Config) -> ConnectionSlots {
     // What the gateway creates is for its own user only.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let notes = [
-        open_files::note(&config.plcs, &config.metrics),
-        note_state_dir(&config.gateway.state_dir),
-    ];
-    for note in notes.into_iter().flatten() {
+    if let Some(note) = open_files::note(&config.plcs, &config.metrics) {
         tracing::warn!("{note}");
     }
     ConnectionSlots::new(open_files::plc_connections(open_files::raise_limit(), &config.metrics))

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::ProcessEnd;
-use crate::app::{self, AppError, RunOutcome, WatchedFiles, systemd};
+use crate::app::{self, AppError, RunOutcome, WatchedFiles, note_state_dir, systemd};
 use crate::apply::{BOX_RUN_DIR, Bundles, BundlesError};
 use crate::cli::WAITING_FILE;
 use crate::cli::{EXIT_NEGATIVE, EXIT_OK};
@@ -48,6 +48,8 @@ enum StartFailure {
 struct LoadAttempt {
     watched: WatchedFiles,
     loaded: Result<LoadedConfig, RejectedFile>,
+    /// What is to be said about the machine.
+    note: Option<String>,
 }
 
 /// What is loaded for an attempt.
@@ -79,7 +81,11 @@ impl LoadJob {
         if let (Ok(loaded), Some(state_dir)) = (&mut loaded, state_dir) {
             loaded.config.gateway.state_dir = state_dir;
         }
-        LoadAttempt { watched, loaded }
+        let note = loaded
+            .as_ref()
+            .ok()
+            .and_then(|loaded| note_state_dir(&loaded.config.gateway.state_dir));
+        LoadAttempt { watched, loaded, note }
     }
 }
 
@@ -110,15 +116,16 @@ pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken
     loop {
         let loading = LoadJob::new(bundles.as_ref(), own_file);
         let path = loading.file.clone();
-        let LoadAttempt { watched, loaded } = match on_disk(stop, move || loading.run()).await {
+        let LoadAttempt { watched, loaded, note } = match on_disk(stop, move || loading.run()).await
+        {
             Ok(attempt) => attempt,
             Err(end) => return end,
         };
-        let note = loaded.as_ref().ok().map(|loaded| WaitReasonFile::of(&loaded.config));
-        note.iter().for_each(WaitReasonFile::remove);
+        let wait_reason = loaded.as_ref().ok().map(|loaded| WaitReasonFile::of(&loaded.config));
+        wait_reason.iter().for_each(WaitReasonFile::remove);
         let failure = match loaded {
             Ok(loaded) => {
-                attempt_log.on_loaded(&loaded, &path);
+                attempt_log.on_loaded(&loaded, &path, note.as_deref());
                 match Box::pin(app::run(loaded, Some(watched.clone()), &mut bundles, stop.clone()))
                     .await
                 {
@@ -144,9 +151,9 @@ pub(super) async fn run(own_file: &Path, log: &Logging, stop: &CancellationToken
             return ProcessEnd::Exit(EXIT_NEGATIVE);
         }
         let retry_at = attempt_log.on_failure(&failure, &path).map(|pause| Instant::now() + pause);
-        note.iter().for_each(|note| note.write(attempt_log.reason.clone()));
+        wait_reason.iter().for_each(|file| file.write(attempt_log.reason.clone()));
         let waited = stop.run_until_cancelled(wait(watched, retry_at)).await;
-        note.iter().for_each(WaitReasonFile::remove);
+        wait_reason.iter().for_each(WaitReasonFile::remove);
         if waited.is_none() {
             return ProcessEnd::Exit(EXIT_OK);
         }
@@ -266,7 +273,7 @@ impl WaitReasonFile {
 
 impl AttemptLog {
     /// Logs that this configuration is started, unless it was the last one too.
-    fn on_loaded(&mut self, loaded: &LoadedConfig, path: &Path) {
+    fn on_loaded(&mut self, loaded: &LoadedConfig, path: &Path, note: Option<&str>) {
         if self.hash == loaded.hash {
             return;
         }
@@ -280,6 +287,9 @@ impl AttemptLog {
         );
         if !loaded.notes.is_empty() {
             tracing::warn!("{}", notes_text(&loaded.notes, path));
+        }
+        if let Some(note) = note {
+            tracing::warn!("{note}");
         }
     }
 
