@@ -3,7 +3,6 @@
 mod audit;
 mod configuration;
 mod demo;
-mod generate;
 mod keygen;
 mod run;
 mod simulate;
@@ -16,7 +15,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use provisioning::cli_files::{CompletionsOptions, ManOptions, completions_examples};
 
 /// Exit code: success.
 const EXIT_OK: u8 = 0;
@@ -111,11 +112,11 @@ enum CliCommand {
     /// Run a simulated PLC for testing.
     Simulate(simulate::SimulateOptions),
     /// Print a completion script for a shell.
-    #[command(after_help = generate::COMPLETIONS_EXAMPLES)]
-    Completions(generate::CompletionsOptions),
+    #[command(after_help = completions_examples("edge-gateway"))]
+    Completions(CompletionsOptions),
     /// Write the manual pages into a directory; the Debian package calls this.
     #[command(hide = true)]
-    Man(generate::ManOptions),
+    Man(ManOptions),
 }
 
 /// The configuration file.
@@ -142,8 +143,8 @@ pub fn main() -> ExitCode {
         CliCommand::Tunnel(options) => tunnel::tunnel(&options),
         CliCommand::Keygen(options) => keygen::keygen(&options),
         CliCommand::Simulate(options) => simulate::simulate(&options),
-        CliCommand::Completions(options) => generate::completions(&options),
-        CliCommand::Man(options) => generate::man(&options),
+        CliCommand::Completions(options) => completions(&options),
+        CliCommand::Man(options) => man(&options),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -155,6 +156,17 @@ pub fn main() -> ExitCode {
             ExitCode::from(EXIT_NEGATIVE)
         }
     }
+}
+
+fn completions(options: &CompletionsOptions) -> anyhow::Result<u8> {
+    options.print(Cli::command())?;
+    Ok(EXIT_OK)
+}
+
+fn man(options: &ManOptions) -> anyhow::Result<u8> {
+    let written = options.write(Cli::command());
+    written.with_context(|| format!("cannot write into {}", options.dir().display()))?;
+    Ok(EXIT_OK)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

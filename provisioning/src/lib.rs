@@ -4,6 +4,8 @@
 pub mod atomic_file;
 pub mod bundle;
 pub mod certificates;
+#[cfg(feature = "cli-files")]
+pub mod cli_files;
 pub mod config;
 pub mod diagnostics;
 #[cfg(feature = "enrolment")]

@@ -13,7 +13,6 @@ mod box_record;
 mod choice;
 mod cli;
 mod gateway_state;
-mod generate;
 mod load;
 mod mount;
 mod network;

@@ -116,7 +116,6 @@ const ROOT_HELPER_MODULES: &[(&str, &[&str])] = &[
     ("stick", &["box_contents", "gateway_state", "load", "open_dir", "sentence"]),
     ("mount", &["sentence"]),
     ("wipe", &["box_dir", "network", "sentence"]),
-    ("generate", &["sentence"]),
     ("cli", ALL),
 ];
 

@@ -6,7 +6,6 @@ mod build;
 mod check;
 mod diff;
 mod enrol;
-mod generate;
 mod hub;
 mod import;
 mod init;
@@ -21,11 +20,13 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tunnel::{Endpoint, PublicKey};
 
 use super::fleet::{FLEET_TOML, Fleet, RejectedFleet, is_label};
 use super::fleet_lock::FleetLock;
+use crate::cli_files::{CompletionsOptions, ManOptions, completions_examples};
 
 /// Exit code: success.
 const EXIT_OK: u8 = 0;
@@ -90,11 +91,11 @@ enum CliCommand {
     #[command(after_help = import::EXAMPLES)]
     Import(import::ImportOptions),
     /// Print a completion script for a shell.
-    #[command(after_help = generate::COMPLETIONS_EXAMPLES)]
-    Completions(generate::CompletionsOptions),
+    #[command(after_help = completions_examples("edge-provision"))]
+    Completions(CompletionsOptions),
     /// Write the manual pages into a directory; the Debian package calls this.
     #[command(hide = true)]
-    Man(generate::ManOptions),
+    Man(ManOptions),
 }
 
 /// The fleet that a command works on.
@@ -186,8 +187,8 @@ pub fn main() -> ExitCode {
         CliCommand::Status(options) => status::status(&options),
         CliCommand::Rollout(options) => rollout::rollout(&options),
         CliCommand::Import(options) => import::run(&options),
-        CliCommand::Completions(options) => generate::completions(&options),
-        CliCommand::Man(options) => generate::man(&options),
+        CliCommand::Completions(options) => completions(&options),
+        CliCommand::Man(options) => man(&options),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -205,6 +206,17 @@ pub fn main() -> ExitCode {
 fn print_line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{text}")?;
     Ok(())
+}
+
+fn completions(options: &CompletionsOptions) -> anyhow::Result<u8> {
+    options.print(Cli::command())?;
+    Ok(EXIT_OK)
+}
+
+fn man(options: &ManOptions) -> anyhow::Result<u8> {
+    let written = options.write(Cli::command());
+    written.with_context(|| format!("cannot write into {}", options.dir().display()))?;
+    Ok(EXIT_OK)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

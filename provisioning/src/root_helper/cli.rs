@@ -10,7 +10,6 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use super::apply::Reconciler;
 use super::box_dir::BoxFiles;
 use super::gateway_state::{GatewayState as _, StateFiles};
-use super::generate::{self, BOX_COMPLETIONS_EXAMPLES, BoxCompletionsOptions, BoxManOptions};
 use super::load::Loader;
 use super::mount::MountedStick;
 use super::network::{
@@ -22,6 +21,7 @@ use super::sentence::{HelperError, Refusal};
 use super::stick::{StickReport, load_newest, write_files};
 use super::wipe::{plan, wipe};
 use crate::bundle::{BundleError, MAX_BUNDLE_BYTES};
+use crate::cli_files::{CompletionsOptions, ManOptions, completions_examples};
 use crate::enrolment::Enrolment;
 
 /// Exit code: success.
@@ -67,10 +67,10 @@ enum BoxCommand {
     /// Remove keys, bundles, secrets and state, before the box is disposed of.
     Wipe(WipeOptions),
     /// Print the completion script for a shell.
-    #[command(after_help = BOX_COMPLETIONS_EXAMPLES)]
-    Completions(BoxCompletionsOptions),
+    #[command(after_help = completions_examples("edge-gateway-box"))]
+    Completions(CompletionsOptions),
     /// Write the manual pages into a directory.
-    Man(BoxManOptions),
+    Man(ManOptions),
 }
 
 /// The directories of a box.
@@ -189,14 +189,15 @@ fn say(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-fn completions(options: &BoxCompletionsOptions) -> Result<u8, HelperError> {
-    let script = generate::completions(options, BoxCli::command());
-    io::stdout().write_all(&script).map_err(HelperError::io("write", "standard output"))?;
+fn completions(options: &CompletionsOptions) -> Result<u8, HelperError> {
+    let printed = options.print(BoxCli::command());
+    printed.map_err(HelperError::io("write", "standard output"))?;
     Ok(EXIT_OK)
 }
 
-fn man(options: &BoxManOptions) -> Result<u8, HelperError> {
-    generate::man(options, BoxCli::command())?;
+fn man(options: &ManOptions) -> Result<u8, HelperError> {
+    let written = options.write(BoxCli::command());
+    written.map_err(HelperError::io("write", options.dir().display()))?;
     Ok(EXIT_OK)
 }
 
