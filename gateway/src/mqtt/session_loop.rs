@@ -509,8 +509,10 @@ impl SessionLoop {
             SessionPhase::Open => SessionEnd::Failed(connection.stream.refine(failure)),
             SessionPhase::Draining | SessionPhase::Disconnecting => {
                 if self.phase == SessionPhase::Draining && self.renewal.is_none() {
-                    let failure = connection.stream.refine(failure);
-                    tracing::warn!(?failure, "the connection ended before DISCONNECT was sent");
+                    tracing::warn!(
+                        "the connection to the broker ended before DISCONNECT was sent: the broker \
+                         will publish the will"
+                    );
                 }
                 self.renewal.take().map_or(SessionEnd::Finished, SessionEnd::Failed)
             }

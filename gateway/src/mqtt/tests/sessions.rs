@@ -1,6 +1,7 @@
 //! How sessions start and end without faults.
 
 use super::*;
+use crate::logging::CapturedLog;
 use crate::mock_broker::{Acks, ConnackProperties, DisconnectKind, OnConnect, SessionStart};
 
 #[tokio::test]
@@ -172,6 +173,25 @@ async fn a_drain_without_acknowledgements_times_out_and_sends_disconnect() {
         assert_eq!(world.next_disconnect().await, DisconnectKind::Clean);
         assert_eq!(world.count("interrupted"), 1);
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_before_the_disconnect_is_reported() {
+    let log = CapturedLog::default();
+    let _captured = log.capture();
+    let script = Script { acks: Acks::Never, ..Script::default() };
+    let mut world = BrokerWorld::start(MqttVersion::V5, vec![script]).await;
+    world.connected().await;
+    world.publish(1, Qos::AtLeastOnce).await;
+    world.next_message().await;
+    world.outbox = None;
+    world.yield_to_tasks().await;
+
+    world.stop.cancel();
+    world.finish().await;
+
+    let said = "ended before DISCONNECT was sent: the broker will publish the will";
+    assert_eq!(log.text().matches(said).count(), 1, "{}", log.text());
 }
 
 #[tokio::test]
