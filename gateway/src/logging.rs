@@ -5,6 +5,7 @@ mod captured_log;
 mod limiter;
 mod writer;
 
+use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -29,6 +30,16 @@ use self::writer::LogQueue;
 /// tunnel itself logs each change of its state once.
 fn default_filter() -> Targets {
     Targets::new().with_default(LevelFilter::INFO).with_target("boringtun", LevelFilter::OFF)
+}
+
+/// Returns the filter that the user wants, or why the text is no filter. A variable that is empty
+/// says nothing.
+fn wanted_filter(wanted: Option<OsString>) -> Result<Targets, String> {
+    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else {
+        return Ok(default_filter());
+    };
+    let wanted = wanted.to_str().ok_or("it is no text in UTF-8")?;
+    wanted.parse().map_err(|error: ParseError| error.to_string())
 }
 
 /// Variable with a filter: a level, or `TARGET=LEVEL,...`.
@@ -56,12 +67,9 @@ impl Logging {
         let held = Arc::clone(&limiter);
         let release = move || lock(&held).release(Instant::now()).iter().map(late_text).collect();
         let queue = LogQueue::start(RELEASE_INTERVAL, release)?;
-        let wanted = std::env::var(FILTER_VARIABLE).ok();
-        let filter = wanted.as_deref().map(str::parse::<Targets>);
-        let (filter, fault) = match filter {
-            Some(Ok(filter)) => (filter, None),
-            Some(Err(error)) => (default_filter(), Some(error)),
-            None => (default_filter(), None),
+        let (filter, fault) = match wanted_filter(std::env::var_os(FILTER_VARIABLE)) {
+            Ok(filter) => (filter, None),
+            Err(reason) => (default_filter(), Some(reason)),
         };
         let lines = tracing_subscriber::fmt()
             .with_max_level(LevelFilter::TRACE)
@@ -77,8 +85,8 @@ impl Logging {
             let lines = lines.map_event_format(|inner| LimitedFormat { inner, limiter });
             lines.finish().with(filter).init();
         }
-        if let Some(error) = fault {
-            tracing::warn!("{FILTER_VARIABLE} is ignored, it is no filter for a log: {error}");
+        if let Some(reason) = fault {
+            tracing::warn!("{FILTER_VARIABLE} is ignored: {reason}; write a level, such as debug");
         }
         std::panic::set_hook(Box::new(|panic| {
             let text = panic.payload_as_str().unwrap_or("no message");
@@ -184,6 +192,8 @@ impl Visit for Subject {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
 
     /// Runs `work` and returns what it logged.
@@ -217,6 +227,20 @@ mod tests {
         let text = logged(default_filter(), log);
         assert!(text.contains("of the gateway") && !text.contains("of boringtun"), "{text}");
         assert!(logged(level(LevelFilter::INFO), log).contains("of boringtun"));
+    }
+
+    #[test]
+    fn a_variable_that_is_no_filter_is_reported() {
+        let wanted = |text: &str| wanted_filter(Some(text.into()));
+        assert_eq!(wanted_filter(None), Ok(default_filter()));
+        assert_eq!(wanted(""), Ok(default_filter()), "as if it were not set");
+        assert_eq!(wanted("debug"), Ok(level(LevelFilter::DEBUG)));
+        assert!(wanted("gateway=trace,boringtun=off").is_ok());
+        for text in ["gateway=loud", "a=b=c"] {
+            assert!(wanted(text).is_err(), "{text}");
+        }
+        let latin_1 = OsString::from_vec(vec![b'd', 0xE9]);
+        assert!(wanted_filter(Some(latin_1)).unwrap_err().contains("UTF-8"));
     }
 
     #[test]
