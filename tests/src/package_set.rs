@@ -14,10 +14,16 @@ impl PackageSet {
     /// Packs the programs in every format.
     #[must_use]
     pub fn of_all_formats() -> Self {
+        Self::of_format("deb,tar,ipk,oci,sbom")
+    }
+
+    /// Packs the programs in the formats that are the default for them.
+    #[must_use]
+    pub fn of_default_formats() -> Self {
         Self::build(&[])
     }
 
-    /// Packs the programs in one format: `tar`, `ipk` or `oci`.
+    /// Packs the programs in one format, such as `tar`, or several with commas.
     #[must_use]
     pub fn of_format(format: &str) -> Self {
         Self::build(&["--format", format])

@@ -24,6 +24,18 @@ const KINDS: [&str; 8] = [
     "edge-provision_*.deb",
 ];
 
+/// These programs use the libraries of this machine: packages for boxes without them are no default.
+#[test]
+fn by_default_only_what_runs_on_its_boxes_is_packed() {
+    let names = PackageSet::of_default_formats().names();
+    let kinds = names.iter().map(|name| name.rsplit_once('.').map_or(&**name, |(_, kind)| kind));
+    assert_eq!(
+        kinds.collect::<Vec<_>>(),
+        ["SHA256SUMS", "json", "deb", "json", "deb"],
+        "{names:?}"
+    );
+}
+
 #[test]
 fn packing_twice_gives_the_same_bytes_and_right_checksums() {
     let packing = [(); 2].map(|()| thread::spawn(PackageSet::of_all_formats));

@@ -40,7 +40,7 @@ Examples:
   cargo xtask docs                  builds the book of docs/ into target/book
   cargo xtask build --target aarch64-unknown-linux-musl
                                     static programs for 64-bit Arm: target/cross
-  cargo xtask package               every package for this machine's architecture: target/packages
+  cargo xtask package               Debian packages for this machine: target/packages
   cargo xtask package --format deb --arch arm64 --programs DIR --pages-from target/release
                                     the Debian packages of programs for another architecture
   cargo xtask image amd64=DIR arm64=DIR armv7=DIR

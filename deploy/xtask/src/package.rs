@@ -34,7 +34,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// `package`.
 #[derive(Args, Debug)]
 pub(crate) struct PackageArguments {
-    /// What to build; all of them by default.
+    /// What to build. By default Debian packages and bills of materials; of static programs, which
+    /// run on any box: tarball, package of OpenWrt, container image and a bill of materials.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FORMATS")]
     format: Vec<PackageFormat>,
     /// Architecture of the programs.
@@ -55,6 +56,12 @@ pub(crate) struct PackageArguments {
     fast: bool,
 }
 
+/// For programs that use the libraries of their box.
+const DYNAMIC_FORMATS: [PackageFormat; 2] = [PackageFormat::Deb, PackageFormat::Sbom];
+/// For programs that use nothing of their box.
+const STATIC_FORMATS: [PackageFormat; 4] =
+    [PackageFormat::Tar, PackageFormat::Ipk, PackageFormat::Oci, PackageFormat::Sbom];
+
 /// A kind of package.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum PackageFormat {
@@ -70,7 +77,7 @@ enum PackageFormat {
     Sbom,
 }
 
-/// Builds packages and prints their paths.
+/// Builds packages and prints their paths. SHA256SUMS lists everything in their directory.
 pub(crate) fn package(arguments: PackageArguments) -> Result<()> {
     let compression = if arguments.fast { Compression::Fast } else { Compression::Small };
     let programs = match arguments.programs {
@@ -85,12 +92,11 @@ pub(crate) fn package(arguments: PackageArguments) -> Result<()> {
         compression,
         built_at: built_at()?,
     };
-    let formats = if arguments.format.is_empty() {
-        PackageFormat::value_variants()
-    } else {
-        &arguments.format
+    let formats = match &*arguments.format {
+        [] if job.programs.is_static(PACKAGE_NAME)? => &STATIC_FORMATS[..],
+        [] => &DYNAMIC_FORMATS,
+        wanted => wanted,
     };
-    let mut made = Vec::new();
     for format in formats {
         let packages = match format {
             PackageFormat::Deb => step("Debian packages", || deb::pack(&job))?,
@@ -100,12 +106,8 @@ pub(crate) fn package(arguments: PackageArguments) -> Result<()> {
             PackageFormat::Sbom => step("bills of materials", || job.bills())?,
         };
         packages.iter().for_each(|package| println!("{}", package.display()));
-        made.extend(packages);
     }
-    if arguments.format.is_empty() {
-        println!("{}", sums::write(&job.output, &made)?.display());
-    }
-    Ok(())
+    sums::write(&job.output)
 }
 
 /// `image`.
@@ -135,7 +137,7 @@ pub(crate) fn image(arguments: ImageArguments) -> Result<()> {
     std::fs::create_dir_all(&output)?;
     let image = image::image(&programs?, &output, &built_at()?, Compression::Small)?;
     println!("{}", image.display());
-    Ok(())
+    sums::write(&output)
 }
 
 /// Builds the Debian packages of the directory of `binary`, compressed fast, or of a release build.

@@ -1,7 +1,7 @@
 //! Checksums.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -17,16 +17,21 @@ pub(super) fn sha256(file: &Path) -> Result<String> {
     Ok(sum.to_owned())
 }
 
-/// Writes the checksums of everything that was made in a directory, and returns the path.
-pub(super) fn write(dir: &Path, files: &[PathBuf]) -> Result<PathBuf> {
-    let mut lines = Vec::new();
+/// Writes the checksums of all files in a directory: those of a release are made by several runs.
+pub(super) fn write(dir: &Path) -> Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() && entry.file_name() != SUMS {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    let mut lines = String::new();
     for file in files {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        lines.push(format!("{}  {name}\n", sha256(file)?));
+        lines.push_str(&format!("{}  {name}\n", sha256(&file)?));
     }
-    // Sorted by name, which begins after the 64 digits of the sum.
-    lines.sort_by(|one, other| one.get(64..).cmp(&other.get(64..)));
     let path = dir.join(SUMS);
-    fs::write(&path, lines.concat()).with_context(|| path.display().to_string())?;
-    Ok(path)
+    fs::write(&path, lines).with_context(|| path.display().to_string())
 }
