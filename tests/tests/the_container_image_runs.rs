@@ -106,6 +106,25 @@ fn as_root_the_image_publishes_through_the_tunnel_with_tls_and_stops() {
     drop(files);
 }
 
+#[test]
+fn as_root_the_image_says_what_it_was_not_given() {
+    let (plc, port, authority) = (Simulator::start(), Port::reserve(), CertificateAuthority::new());
+    let (_files, _broker) = broker(&authority, &port);
+    let config = temp_dir();
+    let text = GatewayConfig::with_broker("g", format!("mqtts://127.0.0.1:{}", port.number()))
+        .plcs(plc.plc_sections(1, Duration::from_millis(100)));
+    config.write("gateway.toml", &text.to_string());
+    give_to_user(config.path());
+
+    let image = image().mount(config.path(), "/etc/edge-gateway", "ro");
+    let mut container = image.start(&[]);
+
+    let process = container.process();
+    process.wait_for_line("state_dir /var/lib/edge-gateway is in memory", EVENT_TIMEOUT);
+    process.wait_for_line("This machine has no list of authorities to verify", EVENT_TIMEOUT);
+    stops_well(&mut container);
+}
+
 /// Starts a broker with a port for TLS, which knows the address of the hub.
 fn broker(authority: &CertificateAuthority, port: &Port) -> (TempDir, Mosquitto) {
     let (files, (certificate, key)) = (temp_dir(), authority.sign(LocalHub::ADDRESS));
