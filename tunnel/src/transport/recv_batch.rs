@@ -12,8 +12,8 @@ const MAX_RUN_BYTES: usize = 64 * 1024;
 /// Reports that are remembered; a tunnel sends to one or two hubs.
 const MAX_PATH_ERRORS: usize = 8;
 
-/// Received datagrams. The buffer is reused; datagrams that do not fit are dropped, as on a
-/// network, and counted.
+/// Received datagrams. The buffer grows to what the traffic needs and is reused; datagrams that
+/// exceed the capacity are dropped, as on a network, and counted.
 #[derive(Debug)]
 pub struct RecvBatch {
     bytes: Vec<u8>,
@@ -101,7 +101,6 @@ impl RecvBatch {
     /// bytes each, the last as long as is left. A size of 0 is one datagram; a longer length is
     /// cut.
     pub fn commit(&mut self, from: SocketAddr, length: usize, segment_size: usize) {
-        self.grow_by(length);
         let length = length.min(self.bytes.len() - self.used);
         let segment_size = if segment_size == 0 { length.max(1) } else { segment_size };
         self.segments.push(ReceivedSegments { from, start: self.used, length, segment_size });
@@ -197,11 +196,17 @@ mod tests {
     fn lengths_out_of_range_are_cut() {
         let mut batch = RecvBatch::new();
         batch.commit(hub(1), usize::MAX, 0);
-        assert_eq!(batch.datagrams().map(|(_, bytes)| bytes.len()).sum::<usize>(), CAPACITY_BYTES);
+        assert_eq!(batch.datagrams().count(), 0, "there was no space to read into");
+        for run in 1..=4 {
+            assert!(batch.has_room() && batch.spare_capacity().len() >= MAX_RUN_BYTES);
+            batch.commit(hub(1), usize::MAX, 0);
+            let received = batch.datagrams().map(|(_, bytes)| bytes.len()).sum::<usize>();
+            assert_eq!(received, run * MAX_RUN_BYTES);
+        }
         assert!(!batch.has_room() && batch.spare_capacity().is_empty());
         batch.commit(hub(1), 3, 0);
         batch.push(hub(1), b"no room");
-        assert_eq!((batch.datagrams().count(), batch.dropped()), (1, 1));
+        assert_eq!((batch.datagrams().count(), batch.dropped()), (4, 1));
     }
 
     #[test]

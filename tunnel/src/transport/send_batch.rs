@@ -16,11 +16,11 @@ const MAX_SEGMENTS: usize = 64;
 /// Most bytes in one call of the kernel: the payload of UDP over IPv4.
 const MAX_SEGMENTS_BYTES: usize = 65_507;
 
-/// Datagrams to send, back to back. Allocated once and reused; datagrams that do not fit are
-/// dropped, as on a network, and counted.
+/// Datagrams to send, back to back. The buffer grows to what the traffic needs and is reused;
+/// datagrams that exceed the capacity are dropped, as on a network, and counted.
 #[derive(Debug)]
 pub struct SendBatch {
-    /// `CAPACITY_BYTES`, and room for the datagram that does not fit.
+    /// At most [`CAPACITY_BYTES`], and the datagram that exceeds them.
     bytes: Vec<u8>,
     used: usize,
     datagrams: Vec<QueuedDatagram>,
