@@ -221,6 +221,21 @@ fn what_was_not_confirmed_in_time_ends_it() {
 }
 
 #[test]
+fn a_site_with_a_newer_bundle_ends_it_before_it_begins() {
+    let world = RolloutWorld::new(&["site-a", "site-b"]);
+    world.report("site-a", 0, &Value::Null);
+    world.report("site-b", 7, &Value::Null);
+    let (text, code) = end_of(world.rollout(&["--canary", "1", "--dry-run"]));
+    assert!(code == Some(1) && text.contains("site-b: ahead"), "{text}");
+    let (text, code) = end_of(world.rollout(&["--canary", "1"]));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("stopped: site-b runs a newer bundle than this one (1): "), "{text}");
+    assert!(text.contains("update them from the repository, and build"), "{text}");
+    assert!(text.contains("nothing was offered\n"), "{text}");
+    assert!(world.offered().is_empty());
+}
+
+#[test]
 fn secrets_in_clear_are_never_offered_and_the_connection_stays_inside() {
     let world = RolloutWorld::new(&["site-a"]);
     world.office.run(&["add", "site-k", "--template", "pump", "--with-key"]);

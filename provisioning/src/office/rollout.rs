@@ -331,7 +331,7 @@ impl fmt::Display for RolloutFailure {
         f.write_str(match self {
             Self::Reverted => "rolled back to the previous bundle",
             Self::Refused => "refused the bundle",
-            Self::Ahead => "runs a newer bundle",
+            Self::Ahead => "runs a newer bundle than this one",
             Self::TimedOut => "did not confirm the bundle in time",
         })
     }

@@ -239,7 +239,8 @@ impl fmt::Display for StateReason {
             Self::NotBuilt => f.write_str("no bundle was built for it"),
             Self::NoBundle => f.write_str("it runs a configuration that came in no bundle"),
             Self::BuiltElsewhere => f.write_str(
-                "it runs a bundle that these files do not know: update them from the repository",
+                "it runs a bundle that these files do not know: update them from the repository, \
+                 and build",
             ),
         }
     }

@@ -381,13 +381,15 @@ impl RolloutRun {
                     target.counter,
                     shown(target)
                 ))?;
-                if failure == RolloutFailure::Ahead {
-                    print_line(
-                        "these files are older than what the site runs: update them from the \
-                         repository, and build",
-                    )?;
-                } else if !self.has_offered {
-                    print_line("nothing was offered: another site would do the same")?;
+                if !self.has_offered {
+                    print_line(match failure {
+                        RolloutFailure::Ahead => "nothing was offered",
+                        RolloutFailure::Reverted
+                        | RolloutFailure::Refused
+                        | RolloutFailure::TimedOut => {
+                            "nothing was offered: another site would do the same"
+                        }
+                    })?;
                 }
                 if failure == RolloutFailure::Reverted {
                     print_line(
