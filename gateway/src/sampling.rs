@@ -175,9 +175,8 @@ impl Sampler {
 
 impl SampledClass {
     fn new(plc: &Plc, class: &ScanClass) -> Self {
-        let indices = class.requests.iter().flat_map(|request| &request.tags);
-        let tags = indices.filter_map(|&index| u16::try_from(index).ok());
-        let state = |tag| TagState { tag, last_published: None };
+        let tags = class.requests.iter().flat_map(|request| &request.tags);
+        let state = |&tag| TagState { tag, last_published: None };
         let mut states: Vec<TagState> = tags.map(state).collect();
         states.sort_by_key(|state| state.tag);
         // It lives as long as the process, once for each tag.

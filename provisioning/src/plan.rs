@@ -47,7 +47,7 @@ pub struct ReadRequest {
     /// Number of registers or bits to read.
     pub count: u16,
     /// Indices in `Plc::tags` of the tags that it reads, ascending.
-    pub tags: Vec<usize>,
+    pub tags: Vec<u16>,
 }
 
 /// Returns a plan that joins the tags of one PLC into as few requests as its limits allow.
@@ -59,15 +59,15 @@ pub struct ReadRequest {
 /// regardless of the gaps between them.
 #[must_use]
 pub fn plan(plc: &Plc) -> Plan {
-    let mut classes: BTreeMap<Duration, Vec<usize>> = BTreeMap::new();
-    for (index, tag) in plc.tags.iter().enumerate() {
+    let mut classes: BTreeMap<Duration, Vec<u16>> = BTreeMap::new();
+    for (index, tag) in (0..=u16::MAX).zip(&*plc.tags) {
         classes.entry(tag.scan).or_default().push(index);
     }
     let class = |(period, tags)| ScanClass { period, requests: requests(plc, tags) };
     Plan { classes: classes.into_iter().map(class).collect() }
 }
 
-fn requests(plc: &Plc, tags: Vec<usize>) -> Vec<ReadRequest> {
+fn requests(plc: &Plc, tags: Vec<u16>) -> Vec<ReadRequest> {
     let mut items = indivisible_spans(plc, tags);
     // In address order, joining greedily gives the fewest requests: ending a request early never
     // makes a later one longer.
@@ -83,11 +83,11 @@ fn requests(plc: &Plc, tags: Vec<usize>) -> Vec<ReadRequest> {
 }
 
 /// Returns the units that must not be split: groups, and tags without a group.
-fn indivisible_spans(plc: &Plc, tags: Vec<usize>) -> Vec<PendingRequest> {
+fn indivisible_spans(plc: &Plc, tags: Vec<u16>) -> Vec<PendingRequest> {
     let mut items = Vec::new();
     let mut groups: BTreeMap<&str, PendingRequest> = BTreeMap::new();
     for index in tags {
-        let Some(tag) = plc.tags.get(index) else { continue };
+        let Some(tag) = plc.tags.get(usize::from(index)) else { continue };
         let item = PendingRequest::new(index, tag);
         let Some(name) = tag.group.as_deref() else {
             items.push(item);
@@ -110,11 +110,11 @@ struct PendingRequest {
     first: u16,
     /// One past the last register or bit: up to 65,536.
     end: u32,
-    tags: Vec<usize>,
+    tags: Vec<u16>,
 }
 
 impl PendingRequest {
-    fn new(index: usize, tag: &Tag) -> Self {
+    fn new(index: u16, tag: &Tag) -> Self {
         let (table, first) = (tag.location.table, tag.location.first);
         Self { table, first, end: end_of(tag), tags: vec![index] }
     }
@@ -187,7 +187,7 @@ impl ReadRequest {
         let mut places: Vec<(u32, u32)> = self
             .tags
             .iter()
-            .filter_map(|&index| plc.tags.get(index))
+            .filter_map(|&index| plc.tags.get(usize::from(index)))
             .map(|tag| (tag.location.first.into(), end_of(tag)))
             .collect();
         places.sort_unstable();

@@ -133,16 +133,17 @@ fn pipeline() -> Pipeline {
         boot: String::new(),
     };
     let requests: Arc<[_]> = plan.classes[0].requests.clone().into();
-    let location = |tag: usize| {
+    let location = |tag: u16| {
         let result = requests.iter().position(|request| request.tags.contains(&tag))?;
-        let offset = plc.tags[tag].location.first - requests[result].first;
+        let offset = plc.tags[usize::from(tag)].location.first - requests[result].first;
         Some(TagLocation { result: result.try_into().ok()?, offset })
     };
     let files =
         DirStorage::open(&file.path().join("queue")).expect("no other queue uses the directory");
     Pipeline {
         sampler: Sampler::new(0, plc, &plan),
-        locations: (0..plc.tags.len())
+        locations: (0_u16..)
+            .take(plc.tags.len())
             .map(|tag| location(tag).ok_or(ReadFailure::Pending))
             .collect(),
         requests,

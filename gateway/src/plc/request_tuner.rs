@@ -19,7 +19,6 @@ use std::time::Instant;
 
 use provisioning::config::{Plc, Tag};
 use provisioning::plan::{Plan, ReadRequest, ScanClass};
-use provisioning::plc::Table;
 
 use super::{
     LearnedLimits, LostSession, QuarantinedTag, ReadFailure, ReadOutcome, Rejection, TagLocation,
@@ -49,7 +48,7 @@ pub(super) struct RequestTuner {
 #[derive(Debug)]
 struct TunedClass {
     /// Indices of its tags, ascending.
-    tags: Vec<usize>,
+    tags: Vec<u16>,
     planned: Vec<PlannedRequest>,
     request_list: RequestList,
     /// Whether the list must be rebuilt before the next cycle: something was learned, or is
@@ -350,8 +349,8 @@ impl RequestTuner {
         let planned = || self.classes.iter().flat_map(|class| &class.planned);
         let mut quarantined: Vec<_> = planned().flat_map(PlannedRequest::quarantined).collect();
         quarantined.sort_unstable();
-        let name = |(index, rejection): (usize, Rejection)| {
-            let tag = plc.tags.get(index)?;
+        let name = |(index, rejection): (u16, Rejection)| {
+            let tag = plc.tags.get(usize::from(index))?;
             Some(QuarantinedTag { tag: tag.name.clone(), at: tag.at.to_string(), rejection })
         };
         let max_gap = |is_bits: bool| {
@@ -483,7 +482,7 @@ impl TunedClass {
         requests: &[ReadRequest],
     ) -> Arc<[Result<TagLocation, ReadFailure>]> {
         let mut locations = vec![Err(ReadFailure::Unreachable); self.tags.len()];
-        let index = |tag: &usize| self.tags.binary_search(tag).ok();
+        let index = |tag: &u16| self.tags.binary_search(tag).ok();
         for planned in &self.planned {
             for (position, tags) in planned.slots().enumerate() {
                 let Some(failure) = planned.quarantine_failure(position) else { continue };
@@ -497,7 +496,7 @@ impl TunedClass {
         for (result, request) in (0..).zip(requests) {
             for tag in &request.tags {
                 let slot = index(tag).and_then(|at| locations.get_mut(at));
-                let (Some(slot), Some(tag)) = (slot, tags.get(*tag)) else { continue };
+                let (Some(slot), Some(tag)) = (slot, tags.get(usize::from(*tag))) else { continue };
                 if let Some(offset) = tag.location.first.checked_sub(request.first) {
                     *slot = Ok(TagLocation { result, offset });
                 }
@@ -516,19 +515,4 @@ fn spread(number: usize, len: usize) -> usize {
         // 0.618 of the length; any step would do that does not repeat soon.
         _ => (number * (len * 618 / 1000).max(1)) % len.max(1),
     }
-}
-
-/// Returns the request that reads these slots of a table, and what lies between them.
-fn join_slots(table: Table, slots: &[planned_request::TagSlot]) -> ReadRequest {
-    let (first, count) = span_of(slots);
-    let mut tags: Vec<usize> = slots.iter().flat_map(|slot| &slot.tags).copied().collect();
-    tags.sort_unstable();
-    ReadRequest { table, first, count, tags }
-}
-
-/// Returns the first register or bit of these slots, and how many there are up to their end.
-fn span_of(slots: &[planned_request::TagSlot]) -> (u16, u16) {
-    let first = slots.iter().map(|slot| slot.first).min().unwrap_or_default();
-    let end = slots.iter().map(|slot| slot.end).max().unwrap_or_default();
-    (first, u16::try_from(end.saturating_sub(first.into())).unwrap_or(u16::MAX))
 }

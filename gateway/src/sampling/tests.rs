@@ -428,9 +428,9 @@ impl SamplerHarness {
     }
 
     /// Sends only requests for these tags from now on.
-    fn ask(&mut self, tags: &[&[usize]]) {
-        let request = |tags: &&[usize]| {
-            let first = self.plc.tags[tags[0]].location.first;
+    fn ask(&mut self, tags: &[&[u16]]) {
+        let request = |tags: &&[u16]| {
+            let first = self.plc.tags[usize::from(tags[0])].location.first;
             ReadRequest { table: Table::HoldingRegister, first, count: 100, tags: tags.to_vec() }
         };
         self.requests = tags.iter().map(request).collect();
@@ -440,10 +440,10 @@ impl SamplerHarness {
 fn cycle(plc: &Plc, requests: &Arc<[ReadRequest]>, results: Vec<ReadResult>) -> Cycle {
     let requests = Arc::clone(requests);
     let at = UnixTime::from_micros(5);
-    let location = |tag: usize| {
+    let location = |tag: u16| {
         let result = requests.iter().position(|request| request.tags.contains(&tag));
         let result = result.ok_or(ReadFailure::Refused(2))?;
-        let offset = plc.tags[tag].location.first - requests[result].first;
+        let offset = plc.tags[usize::from(tag)].location.first - requests[result].first;
         Ok(TagLocation { result: result.try_into().unwrap(), offset })
     };
     Cycle {
@@ -453,7 +453,7 @@ fn cycle(plc: &Plc, requests: &Arc<[ReadRequest]>, results: Vec<ReadResult>) -> 
         booted_at: UnixTime::default(),
         took: Duration::ZERO,
         is_stopped: false,
-        locations: (0..plc.tags.len()).map(location).collect(),
+        locations: (0_u16..).take(plc.tags.len()).map(location).collect(),
         requests,
         results,
     }

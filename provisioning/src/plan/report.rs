@@ -147,7 +147,7 @@ fn write_request(text: &mut String, plc: &Plc, request: &ReadRequest) -> fmt::Re
         Plural(request.count.into(), unit),
         request.count.saturating_sub(used),
     )?;
-    let names = request.tags.iter().filter_map(|&index| plc.tags.get(index));
+    let names = request.tags.iter().filter_map(|&index| plc.tags.get(usize::from(index)));
     write_wrapped(text, names.map(|tag| tag.name.as_str()))
 }
 

@@ -115,8 +115,8 @@ proptest! {
         for class in &plan.classes {
             for request in &class.requests {
                 for &index in &request.tags {
-                    let tag = &plc.tags[index];
-                    served[index] += 1;
+                    let tag = &plc.tags[usize::from(index)];
+                    served[usize::from(index)] += 1;
                     prop_assert_eq!(tag.scan, class.period);
                     prop_assert_eq!(tag.location.table, request.table);
                     prop_assert!(tag.location.first >= request.first);
@@ -130,7 +130,7 @@ proptest! {
     #[test]
     fn no_request_is_too_long_or_leaves_its_memory_area(plc in any_plc()) {
         for request in plan(&plc).classes.iter().flat_map(|class| &class.requests) {
-            let largest = request.tags.iter().map(|&tag| plc.tags[tag].location.count).max();
+            let largest = request.tags.iter().map(|&tag| plc.tags[usize::from(tag)].location.count).max();
             let max = if request.table.holds_bits() { MAX_BITS } else { plc.max_words };
             prop_assert!(request.count <= max.max(largest.unwrap()));
             let last = u16::try_from(request_end(request) - 1).unwrap();
@@ -146,7 +146,7 @@ proptest! {
         for request in plan(&plc).classes.iter().flat_map(|class| &class.requests) {
             let mut used = vec![false; request.count.into()];
             for &index in &request.tags {
-                let location = plc.tags[index].location;
+                let location = plc.tags[usize::from(index)].location;
                 let from = usize::from(location.first - request.first);
                 used[from..from + usize::from(location.count)].fill(true);
             }
@@ -182,17 +182,17 @@ proptest! {
         let requests: Vec<&ReadRequest> =
             plan.classes.iter().flat_map(|class| &class.requests).collect();
         for request in &requests {
-            let largest = request.tags.iter().map(|&tag| plc.tags[tag].location.count).max();
+            let largest = request.tags.iter().map(|&tag| plc.tags[usize::from(tag)].location.count).max();
             let max = if request.table.holds_bits() { MAX_BITS } else { plc.max_words };
             prop_assert!(request.count <= max.max(largest.unwrap()));
         }
-        for index in 0..plc.tags.len() {
+        for index in (0_u16..).take(plc.tags.len()) {
             let at = requests.iter().filter(|request| request.tags.contains(&index));
             prop_assert_eq!(at.count(), 1);
         }
         for group in plc.tags.iter().filter_map(|tag| tag.group.as_ref()) {
             let holds = |request: &&&ReadRequest| {
-                request.tags.iter().any(|&tag| plc.tags[tag].group.as_ref() == Some(group))
+                request.tags.iter().any(|&tag| plc.tags[usize::from(tag)].group.as_ref() == Some(group))
             };
             prop_assert_eq!(requests.iter().filter(holds).count(), 1, "{} is split", group);
         }
@@ -217,9 +217,13 @@ fn grouped(mut plc: Plc, picks: &[usize]) -> Plc {
 
 /// Returns whether the first tag of `right` would fit into `left`.
 fn could_start_earlier(plc: &Plc, left: &ReadRequest, right: &ReadRequest) -> bool {
-    let begins_right = |&&index: &&usize| plc.tags[index].location.first == right.first;
-    let shortest =
-        right.tags.iter().filter(begins_right).map(|&index| end_of(&plc.tags[index])).min();
+    let begins_right = |&&index: &&u16| plc.tags[usize::from(index)].location.first == right.first;
+    let shortest = right
+        .tags
+        .iter()
+        .filter(begins_right)
+        .map(|&index| end_of(&plc.tags[usize::from(index)]))
+        .min();
     let joined = request_end(left).max(shortest.unwrap()) - u32::from(left.first);
     let max = if left.table.holds_bits() { MAX_BITS } else { plc.max_words };
     let gap = usize::try_from(u32::from(right.first).saturating_sub(request_end(left))).unwrap();

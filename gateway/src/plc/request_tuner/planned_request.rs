@@ -34,6 +34,9 @@ const LOST_RETRY: RetryPolicy = RetryPolicy {
 #[derive(Debug)]
 pub(super) struct PlannedRequest {
     table: Table,
+    /// Indices in `Plc::tags`, slot by slot. Most slots have one: a list of each would take the
+    /// memory of five.
+    tags: Vec<u16>,
     slots: Vec<TagSlot>,
     /// One for each slot.
     histories: Vec<SlotHistory>,
@@ -59,14 +62,22 @@ struct SlotHistory {
 }
 
 /// The registers or bits of a tag, or of the tags of a group.
-#[derive(Clone, Debug)]
-pub(super) struct TagSlot {
-    /// Indices in `Plc::tags`.
-    pub(super) tags: Vec<usize>,
+#[derive(Clone, Copy, Debug)]
+struct TagSlot {
     /// First register or bit.
-    pub(super) first: u16,
+    first: u16,
     /// One past the last register or bit, up to 65536.
-    pub(super) end: u32,
+    end: u32,
+    /// One past its last tag in [`PlannedRequest::tags`].
+    tags_end: usize,
+}
+
+/// A slot while its tags are collected.
+#[derive(Debug)]
+struct CollectedSlot {
+    tags: Vec<u16>,
+    first: u16,
+    end: u32,
 }
 
 /// A slot that the PLC rejects in every request.
@@ -138,8 +149,8 @@ impl QuarantineEntry {
     }
 }
 
-impl TagSlot {
-    fn new(tag: usize, location: Location) -> Self {
+impl CollectedSlot {
+    fn new(tag: u16, location: Location) -> Self {
         let end = u32::from(location.first) + u32::from(location.count);
         Self { tags: vec![tag], first: location.first, end }
     }
@@ -153,13 +164,13 @@ impl TagSlot {
 
 impl PlannedRequest {
     pub(super) fn new(plc: &Plc, request: &ReadRequest) -> Self {
-        let mut slots = Vec::new();
-        let mut groups: BTreeMap<&str, TagSlot> = BTreeMap::new();
+        let mut collected = Vec::new();
+        let mut groups: BTreeMap<&str, CollectedSlot> = BTreeMap::new();
         for &index in &request.tags {
-            let Some(tag) = plc.tags.get(index) else { continue };
-            let slot = TagSlot::new(index, tag.location);
+            let Some(tag) = plc.tags.get(usize::from(index)) else { continue };
+            let slot = CollectedSlot::new(index, tag.location);
             match tag.group.as_deref() {
-                None => slots.push(slot),
+                None => collected.push(slot),
                 Some(name) => match groups.get_mut(name) {
                     Some(group) => group.merge(slot),
                     None => {
@@ -168,10 +179,17 @@ impl PlannedRequest {
                 },
             }
         }
-        slots.extend(groups.into_values());
-        slots.sort_by_key(|slot| (slot.first, slot.end));
+        collected.extend(groups.into_values());
+        collected.sort_by_key(|slot| (slot.first, slot.end));
+        let mut tags = Vec::with_capacity(request.tags.len());
+        let mut slots = Vec::with_capacity(collected.len());
+        for CollectedSlot { tags: of_slot, first, end } in collected {
+            tags.extend(of_slot);
+            slots.push(TagSlot { first, end, tags_end: tags.len() });
+        }
         Self {
             table: request.table,
+            tags,
             histories: vec![SlotHistory::default(); slots.len()],
             slots,
             quarantine: BTreeMap::new(),
@@ -185,15 +203,36 @@ impl PlannedRequest {
         self.table
     }
 
-    /// Returns the request that reads these slots.
-    pub(super) fn request(&self, tags: &Range<usize>) -> ReadRequest {
-        super::join_slots(self.table, self.slots.get(tags.clone()).unwrap_or_default())
+    /// Returns the request that reads these slots, and what lies between them.
+    pub(super) fn request(&self, positions: &Range<usize>) -> ReadRequest {
+        let (first, count) = self.span(positions);
+        let mut tags = self.tags_of(positions).to_vec();
+        tags.sort_unstable();
+        ReadRequest { table: self.table, first, count, tags }
     }
 
     /// Returns the registers or bits of the request that reads these slots.
-    pub(super) fn count(&self, tags: &Range<usize>) -> u16 {
+    pub(super) fn count(&self, positions: &Range<usize>) -> u16 {
         // Called for every answer: the list of the request's tags is not built for it.
-        super::span_of(self.slots.get(tags.clone()).unwrap_or_default()).1
+        self.span(positions).1
+    }
+
+    /// Returns the first register or bit of these slots, and how many there are up to their end.
+    fn span(&self, positions: &Range<usize>) -> (u16, u16) {
+        let slots = self.slots.get(positions.clone()).unwrap_or_default();
+        let first = slots.iter().map(|slot| slot.first).min().unwrap_or_default();
+        let end = slots.iter().map(|slot| slot.end).max().unwrap_or_default();
+        (first, u16::try_from(end.saturating_sub(first.into())).unwrap_or(u16::MAX))
+    }
+
+    /// Returns the indices in `Plc::tags` of the tags of these slots.
+    fn tags_of(&self, positions: &Range<usize>) -> &[u16] {
+        let ends_before = |position: usize| {
+            let before = position.checked_sub(1).and_then(|before| self.slots.get(before));
+            before.map_or(0, |slot| slot.tags_end)
+        };
+        let tags = ends_before(positions.start)..ends_before(positions.end);
+        self.tags.get(tags).unwrap_or_default()
     }
 
     /// Returns the ranges to read: without suspected, quarantined and unresolved slots, not joined
@@ -244,8 +283,8 @@ impl PlannedRequest {
     }
 
     /// Returns the tags of each slot, by position.
-    pub(super) fn slots(&self) -> impl Iterator<Item = &[usize]> {
-        self.slots.iter().map(|slot| &*slot.tags)
+    pub(super) fn slots(&self) -> impl Iterator<Item = &[u16]> {
+        (0..self.slots.len()).map(|position| self.tags_of(&(position..position + 1)))
     }
 
     /// Returns whether the slot at this position was ever answered.
@@ -519,10 +558,10 @@ impl PlannedRequest {
     }
 
     /// Returns the indices of the tags that are certainly rejected, and how.
-    pub(super) fn quarantined(&self) -> impl Iterator<Item = (usize, Rejection)> {
+    pub(super) fn quarantined(&self) -> impl Iterator<Item = (u16, Rejection)> {
         let confirmed = self.quarantine.iter().filter(|(_, entry)| entry.is_confirmed());
         confirmed.flat_map(|(&position, entry)| {
-            let tags = self.slots.get(position).map_or(&[][..], |slot| &slot.tags);
+            let tags = self.tags_of(&(position..position + 1));
             tags.iter().map(|&tag| (tag, entry.rejection))
         })
     }

@@ -451,7 +451,8 @@ impl TunerHarness {
 
     fn take(&self, request: &ReadRequest, outcome: &ReadOutcome, got: &mut BTreeSet<u16>) {
         if outcome.is_ok() {
-            let tags = request.tags.iter().map(|&tag| self.plc.tags[tag].location.first);
+            let tags =
+                request.tags.iter().map(|&tag| self.plc.tags[usize::from(tag)].location.first);
             tags.for_each(|tag| assert!(got.insert(tag), "{tag} was read twice"));
         }
     }
