@@ -109,6 +109,9 @@ impl<S: Storage> Queue<S> {
         let is_history = id < self.cursors.live_from;
         let held = self.index.mark_handed_out(id, now, is_history)?;
         self.cursors.history_in_flight += u32::from(held.is_history);
+        if let Some(window) = self.backlog_window.as_mut().filter(|_| held.is_history) {
+            window.on_sent(now);
+        }
         // A topic without a name is in no configuration and in no log.
         let sent = self.queued(id).map_or(Err(DropReason::Unconfigured.into()), send);
         match sent {
@@ -268,7 +271,7 @@ impl<S: Storage> Queue<S> {
     pub fn acknowledge(&mut self, id: EntryId, now: Instant) -> Option<TopicId> {
         let held = self.take_handed_out(id, now)?;
         if let Some((window, sent)) = self.backlog_window.as_mut().zip(held.handed_out_at) {
-            window.on_acknowledged(sent, now);
+            window.on_acknowledged(sent, held.is_history, now);
         }
         self.metrics.delivered.inc_by(held.entry.sample_count());
         self.metrics.count_dropped(DropReason::Unconfigured, held.unmapped_samples);

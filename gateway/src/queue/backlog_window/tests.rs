@@ -8,7 +8,7 @@ const ACK_TIME: Duration = Duration::from_millis(20);
 fn acknowledge_many(pace: &mut CongestionWindow, start: Instant, count: u32, took: Duration) {
     for n in 0..count {
         let sent = start + ACK_TIME * n;
-        pace.on_acknowledged(sent, sent + took);
+        pace.on_acknowledged(sent, true, sent + took);
     }
 }
 
@@ -28,18 +28,19 @@ fn the_window_is_halved_once_for_everything_in_flight_when_acknowledgements_beco
     acknowledge_many(&mut pace, start, 10_000, ACK_TIME);
     let sent = start + ACK_TIME * 10_000;
     for _ in 0..MAX_IN_FLIGHT {
-        pace.on_acknowledged(sent, sent + ACK_TIME * 20);
+        pace.on_acknowledged(sent, true, sent + ACK_TIME * 20);
     }
     assert_eq!(pace.max_in_flight(), MAX_IN_FLIGHT / 2);
-    pace.on_acknowledged(sent + ACK_TIME * 20, sent + ACK_TIME * 40);
+    pace.on_acknowledged(sent + ACK_TIME * 20, true, sent + ACK_TIME * 40);
     assert_eq!(pace.max_in_flight(), MAX_IN_FLIGHT / 4);
 }
 
 #[test]
-fn a_link_that_stays_slow_is_accepted() {
+fn a_fast_link_that_stays_slower_is_accepted_without_rests() {
     let mut pace = CongestionWindow::new();
     acknowledge_many(&mut pace, Instant::now(), 100, ACK_TIME);
-    acknowledge_many(&mut pace, Instant::now(), 10_000, ACK_TIME * 5);
+    acknowledge_many(&mut pace, Instant::now(), 10_000, ACK_TIME * 9 / 4);
+    assert_eq!(pace.throttled_until(Instant::now()), None);
     assert!(pace.max_in_flight() > INITIAL_IN_FLIGHT, "{pace:?}");
 }
 
@@ -62,14 +63,17 @@ fn encoding_takes_an_eighth_of_the_time() {
 }
 
 #[test]
-fn one_entry_is_always_in_flight() {
+fn the_backlog_never_stops() {
     let (mut pace, mut sent) = (CongestionWindow::new(), Instant::now());
     let mut least = pace.max_in_flight();
-    pace.on_acknowledged(sent, sent);
+    pace.on_acknowledged(sent, true, sent);
     for n in 1..1000 {
         sent += Duration::from_secs(n);
-        pace.on_acknowledged(sent, sent + Duration::from_secs(n));
+        let now = sent + Duration::from_secs(n);
+        pace.on_acknowledged(sent, true, now);
         least = least.min(pace.max_in_flight());
+        let rest = pace.throttled_until(now).map_or(Duration::ZERO, |until| until - now);
+        assert!(rest <= Duration::from_secs(n) * MAX_REST, "{rest:?} after {n} s");
     }
     assert_eq!(least, 1);
 }
@@ -96,19 +100,69 @@ fn a_link_with_jitter_is_used() {
     assert!(totals.history_sent > 8.0 * one_by_one, "{totals:?}");
 }
 
-/// Ten live messages a second.
-const LIVE_INTERVAL: Duration = Duration::from_millis(100);
+/// A link that takes 20 messages a second, of which live entries need a quarter to two thirds.
+#[test]
+fn live_entries_wait_less_than_twice_as_long_on_a_link_of_20_messages_a_second() {
+    for (live_interval_ms, jitter_ms) in [(200, 0.0), (150, 0.0), (100, 0.0), (75, 60.0)] {
+        let mut line = SimulatedLink {
+            transmit_ms: 50.0,
+            delay_ms: 40.0,
+            jitter_ms,
+            live_interval_ms,
+            ..SimulatedLink::default()
+        };
+
+        let totals = line.run();
+
+        assert!(totals.history_sent > 2.0 * RUN_SECONDS, "{totals:?}");
+        assert!(totals.live_ack_ms < 2.0 * (90.0 + jitter_ms), "{totals:?}");
+    }
+}
+
+/// After 20 s each acknowledgement takes five times as long; there are no live entries.
+#[test]
+fn a_slower_link_is_learned_during_rests() {
+    let mut line = SimulatedLink {
+        delay_ms: 20.0,
+        later_delay_ms: Some(100.0),
+        live_interval_ms: 1_000_000,
+        ..SimulatedLink::default()
+    };
+
+    let totals = line.run();
+
+    // With one in flight it would be ten a second after the change, with 56 it is 560.
+    assert!(totals.history_sent > 20.0 * 2_500.0 + 100.0 * 250.0, "{totals:?}");
+}
+
 const RUN_SECONDS: f64 = 120.0;
+const CHANGE_SECONDS: f64 = 20.0;
 
 /// A link to which an endless backlog is sent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct SimulatedLink {
     /// Time that the link is busy with one message.
     transmit_ms: f64,
     delay_ms: f64,
+    /// Delay from [`CHANGE_SECONDS`] on, if it changes.
+    later_delay_ms: Option<f64>,
+    live_interval_ms: u64,
     /// Average of an exponential distribution.
     jitter_ms: f64,
     free_at: Option<Instant>,
+}
+
+impl Default for SimulatedLink {
+    fn default() -> Self {
+        Self {
+            transmit_ms: 0.0,
+            delay_ms: 0.0,
+            later_delay_ms: None,
+            live_interval_ms: 100,
+            jitter_ms: 0.0,
+            free_at: None,
+        }
+    }
 }
 
 /// What was sent over a link.
@@ -124,25 +178,35 @@ impl SimulatedLink {
     fn run(&mut self) -> LinkTotals {
         let (start, mut pace, mut random) =
             (Instant::now(), CongestionWindow::new(), fastrand::Rng::with_seed(1));
+        let live_interval = Duration::from_millis(self.live_interval_ms);
         let (mut now, mut next_live, mut under_way) = (start, start, 0);
         let (mut late, mut lives, mut live_took) = (0.0, 0.0, 0.0);
         // When it is acknowledged, when it was sent, and whether it is of the backlog.
         let mut on_the_way = BinaryHeap::new();
         while now < start + Duration::from_secs_f64(RUN_SECONDS) {
-            while under_way < pace.max_in_flight() {
+            if now >= start + Duration::from_secs_f64(CHANGE_SECONDS) {
+                self.delay_ms = self.later_delay_ms.unwrap_or(self.delay_ms);
+            }
+            while under_way < pace.max_in_flight() && pace.throttled_until(now).is_none() {
                 on_the_way.push(Reverse((self.acknowledged_at(now, &mut random), now, true)));
+                pace.on_sent(now);
                 under_way += 1;
             }
-            let Some(Reverse((at, sent, is_late))) = on_the_way.pop() else { break };
-            if next_live <= at {
-                on_the_way.push(Reverse((at, sent, is_late)));
-                now = next_live;
-                on_the_way.push(Reverse((self.acknowledged_at(now, &mut random), now, false)));
-                next_live += LIVE_INTERVAL;
+            let next_ack = on_the_way.peek().map(|Reverse((at, ..))| *at);
+            let next = next_ack.map_or(next_live, |at| at.min(next_live));
+            let rested = pace.throttled_until(now).filter(|_| under_way < pace.max_in_flight());
+            if let Some(rested) = rested.filter(|rested| *rested < next) {
+                now = rested;
                 continue;
             }
-            now = at;
-            pace.on_acknowledged(sent, now);
+            now = next;
+            if next == next_live {
+                on_the_way.push(Reverse((self.acknowledged_at(now, &mut random), now, false)));
+                next_live += live_interval;
+                continue;
+            }
+            let Some(Reverse((_, sent, is_late))) = on_the_way.pop() else { break };
+            pace.on_acknowledged(sent, is_late, now);
             if is_late {
                 under_way -= 1;
                 late += 1.0;
