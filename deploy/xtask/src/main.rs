@@ -15,6 +15,7 @@ mod packages;
 mod peers;
 mod prose;
 mod python;
+mod repo;
 mod run;
 mod sizes;
 mod static_programs;
@@ -45,6 +46,7 @@ Examples:
                                     the Debian packages of programs for another architecture
   cargo xtask image amd64=DIR arm64=DIR armv7=DIR
                                     one container image of static programs
+  cargo xtask repo DIR --key FILE   adds the packages of target/packages to an apt repository
   cargo xtask deb                   the Debian packages only: target/debian
   cargo xtask deb --binary target/debug/edge-gateway
                                     the same from existing programs
@@ -87,6 +89,8 @@ enum XtaskCommand {
     Package(package::PackageArguments),
     /// Builds one container image for several architectures.
     Image(package::ImageArguments),
+    /// Adds Debian packages to a signed apt repository: static files for any web server.
+    Repo(repo::RepoArguments),
     /// Builds the Debian packages.
     Deb {
         /// An existing edge-gateway, beside the other programs, instead of a release build.
@@ -109,6 +113,7 @@ fn main() -> ExitCode {
         XtaskCommand::Deb { binary, output } => package::deb(binary.as_deref(), output),
         XtaskCommand::Package(arguments) => package::package(arguments),
         XtaskCommand::Image(arguments) => package::image(arguments),
+        XtaskCommand::Repo(arguments) => repo::repo(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,11 +12,13 @@ use crate::run::{command, is_root, run};
 /// Each package and its use.
 const PACKAGES: &[(&str, &str)] = &[
     ("adduser", "creates the user of the package"),
+    ("apt-utils", "apt-ftparchive writes the indexes of the repository"),
     ("binutils", "strip and objdump for the package"),
     ("busybox", "the shell and the tools of a router"),
     ("chromium", "shows the dashboard of Node-RED"),
     ("e2fsprogs", "creates and checks the disks of the power cuts"),
     ("fonts-dejavu-core", "letters for the browser"),
+    ("gnupg", "signs the repository"),
     ("iproute2", "ip configures the loopback of the sandbox"),
     ("iperf3", "load for the tunnel benches"),
     ("iputils-ping", "pings through the tunnel"),
