@@ -88,7 +88,7 @@ pub enum Presence {
     Offline,
 }
 
-/// PlcIdentity, version and clock of the gateway.
+/// Identity, version and clock of the gateway.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct GatewayStatus {
     /// `gateway.id`.
@@ -198,7 +198,7 @@ pub struct QueueStatus {
     pub entries: u64,
     /// Size of the waiting messages in bytes.
     pub bytes: u64,
-    /// RateLimit of the queue in bytes.
+    /// Limit of the queue in bytes.
     pub max_bytes: u64,
     /// Number of samples dropped since the start.
     pub dropped: u64,

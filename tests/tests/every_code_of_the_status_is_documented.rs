@@ -39,6 +39,24 @@ fn every_listed_code_exists() {
     assert!(unknown.is_empty(), "docs/status.md lists what does not exist: {unknown:?}");
 }
 
+/// Programs decide by the code alone.
+#[test]
+fn each_reason_for_which_there_is_no_broker_has_a_code_of_its_own() {
+    let mut codes_so_far = BTreeSet::new();
+    for file in [
+        "gateway/src/mqtt/diagnosis.rs",
+        "gateway/src/uplink/error.rs",
+        "provisioning/src/certificates/fault.rs",
+    ] {
+        let text = fs::read_to_string(workspace().join(file)).expect("it is there");
+        let found = codes(product_part(&text));
+        assert!(!found.is_empty(), "{file}");
+        for (code, _) in found {
+            assert!(codes_so_far.insert(code.clone()), "{file}: {code} has two meanings");
+        }
+    }
+}
+
 #[test]
 fn variants_and_fields_become_codes_and_arguments() {
     let text = r#"

@@ -76,7 +76,7 @@ pub struct ProgramSignature(pub [u32; 4]);
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LearnedLimits {
     /// Tags that the PLC rejects in every request, in the order of the configuration. They are
-    /// retried: soon, after a minute, and at last once an hour.
+    /// retried, at last once an hour.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<QuarantinedTag>,
     /// Most registers that the PLC answers in one request.

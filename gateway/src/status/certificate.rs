@@ -11,7 +11,8 @@ use crate::model::{Detail, UnixTime};
 pub struct CertificateStatus {
     /// Path of its file, or `mqtts://host:port` for that of a broker.
     pub file: String,
-    /// When it ends, the first of several in a file; absent when the file cannot be read.
+    /// When it ends: for `ca_file` the last of its certificates, for `cert_file` that of the
+    /// gateway; absent when the file cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<UnixTime>,
     /// Whether something is to be done soon: two weeks before the end.

@@ -26,38 +26,6 @@ fn a_failed_dial_keeps_its_own_code_and_arguments() {
 }
 
 #[test]
-fn the_codes_of_a_failed_dial_are_listed_and_differ_from_those_of_a_session() {
-    let broker = || "b:1883".to_owned();
-    let tunnel = Sentence::new(&tunnel::TunnelDiagnosis::ClockAhead);
-    let errors = [
-        DialError::Unresolved { host: broker() },
-        DialError::TimedOut { broker: broker() },
-        DialError::Refused { broker: broker(), port: 1883 },
-        DialError::Unreachable { broker: broker(), cause: UntrustedText::default() },
-        DialError::OutOfConnections { broker: broker(), cause: UntrustedText::default() },
-        DialError::NoTunnel { text: tunnel.text, tunnel: tunnel.detail },
-        DialError::NotBehindHub { broker: broker(), hub: String::new() },
-        DialError::File(CertificateFault::EncryptedKey { path: String::new() }),
-        DialError::InvalidServerName { host: broker() },
-        DialError::UnknownAuthority { broker: broker(), issuer: UntrustedText::default() },
-        DialError::ClientCertificateMissing { broker: broker() },
-        DialError::ClosedWithoutCertificate { broker: broker() },
-        DialError::NotTls { broker: broker() },
-        DialError::TlsClosed { broker: broker(), port: 1883, cause: UntrustedText::default() },
-        DialError::TlsTimedOut { broker: broker(), port: 1883 },
-        DialError::NoAuthorities { broker: broker() },
-        DialError::TlsFailed { broker: broker(), cause: UntrustedText::default() },
-    ];
-    let sessions = failures().map(|failure| sentence(&failure).detail.code);
-
-    for error in errors {
-        let code = Sentence::new(&error).detail.code;
-        assert!(STATUS_PAGE.contains(&format!("`{code}`")), "docs/status.md: {code}");
-        assert!(!sessions.contains(&code), "{code}");
-    }
-}
-
-#[test]
 fn every_failure_has_a_whole_sentence_and_a_code_of_its_own() {
     let failures = failures();
     let sentences = failures.each_ref().map(sentence);
