@@ -37,6 +37,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nodejs", "runs modbus-serial, a PLC, and Node-RED"),
     ("npm", "installs modbus-serial and Node-RED below target/"),
     ("openssl", "verifies the certificates of the authority; servers with outdated TLS"),
+    ("podman", "loads and runs the container image, as its page says"),
     ("prometheus", "promtool checks /metrics"),
     ("python3-venv", "a virtual environment for pymodbus, the PLC of the tests"),
     ("rabbitmq-server", "a third-party broker, with its MQTT plugin"),

@@ -1,6 +1,7 @@
 //! Archives whose bytes depend only on names, modes and contents.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -41,49 +42,38 @@ pub(super) fn tar_gz(
     built_at: &str,
     compression: Compression,
 ) -> Result<()> {
-    tar(dir, &[top], output, built_at, "0")?;
+    tar(dir, &[top], output, built_at)?;
     gzip(output, compression)
 }
 
-/// Packs files of a directory for an owner and a group with this number.
-pub(super) fn tar(
+/// Packs files, and directories with all that is in them, owned by root.
+pub(super) fn tar(dir: &Path, files: &[&str], output: &Path, built_at: &str) -> Result<()> {
+    run(members(dir, built_at, "0").args(["--sort=name", "-cf"]).arg(output).args(files))
+}
+
+/// Appends files and directories, without what is in them, for an owner and a group with this
+/// number. Creates the archive if it is missing.
+pub(super) fn append(
     dir: &Path,
-    files: &[&str],
-    output: &Path,
+    paths: &[&str],
+    archive: &Path,
     built_at: &str,
     owner: &str,
 ) -> Result<()> {
-    let mut tar = command("tar", &["--format=gnu", "--sort=name", "--numeric-owner"]);
+    run(members(dir, built_at, owner).args(["--no-recursion", "-rf"]).arg(archive).args(paths))
+}
+
+/// Returns a command that packs files of a directory for an owner and a group with this number.
+fn members(dir: &Path, built_at: &str, owner: &str) -> Command {
+    let mut tar = command("tar", &["--format=gnu", "--numeric-owner"]);
     tar.arg(format!("--mtime=@{built_at}"))
         .args([format!("--owner={owner}"), format!("--group={owner}")])
         .arg("-C")
-        .arg(dir)
-        .arg("-cf")
-        .arg(output)
-        .args(files);
-    run(&mut tar)
+        .arg(dir);
+    tar
 }
 
 /// Compresses a file to `.gz`, without name and time.
 pub(super) fn gzip(file: &Path, compression: Compression) -> Result<()> {
     run(command("gzip", &["-nf", compression.gzip()]).arg(file))
-}
-
-/// Appends a directory without what is in it, for an owner and a group with this number.
-pub(super) fn append(
-    dir: &Path,
-    path: &str,
-    archive: &Path,
-    built_at: &str,
-    owner: &str,
-) -> Result<()> {
-    let mut tar = command("tar", &["--format=gnu", "--numeric-owner", "--no-recursion"]);
-    tar.arg(format!("--mtime=@{built_at}"))
-        .args([format!("--owner={owner}"), format!("--group={owner}")])
-        .arg("-C")
-        .arg(dir)
-        .arg("-rf")
-        .arg(archive)
-        .arg(path);
-    run(&mut tar)
 }

@@ -40,12 +40,14 @@ pub(super) fn image(
         "manifests": manifests,
     });
     let index = put_json(&layout, "application/vnd.oci.image.index.v1+json", &index)?;
-    let name = json!({ "org.opencontainers.image.ref.name": VERSION });
+    // podman names the image by it.
+    let name = format!("{PACKAGE_NAME}:{VERSION}");
+    let name = json!({ "org.opencontainers.image.ref.name": name });
     let index = with(index, "annotations", name);
     layout.write("index.json", &json!({ "schemaVersion": 2, "manifests": [index] }).to_string())?;
     layout.write("oci-layout", &json!({ "imageLayoutVersion": "1.0.0" }).to_string())?;
     let image = output.join(format!("{PACKAGE_NAME}-{VERSION}-oci.tar"));
-    archive::tar(layout.root(), &["."], &image, built_at, "0")?;
+    archive::tar(layout.root(), &["."], &image, built_at)?;
     Ok(image)
 }
 
@@ -65,10 +67,11 @@ fn manifest(
     root.set_mode("tmp", 0o1777)?;
     root.set_mode(STATE_DIR, 0o750)?;
     let layer = layout.root().join("layer.tar");
-    let files = ["edge-gateway", "etc", "tmp", "var"];
-    archive::tar(root.root(), &files, &layer, built_at, "0")?;
-    // Its own directory, after that of root: a new volume takes the owner from the image.
-    archive::append(root.root(), STATE_DIR, &layer, built_at, USER)?;
+    // Each path once: podman refuses a layer that has one twice.
+    let of_root = [PACKAGE_NAME, "etc", "etc/edge-gateway", "tmp", "var", "var/lib"];
+    archive::append(root.root(), &of_root, &layer, built_at, "0")?;
+    // A new volume takes the owner from the image.
+    archive::append(root.root(), &[STATE_DIR], &layer, built_at, USER)?;
     let diff_id = sums::sha256(&layer)?;
     archive::gzip(&layer, compression)?;
     let layer = put(layout, "application/vnd.oci.image.layer.v1.tar+gzip", &layer_gz(layout))?;

@@ -95,7 +95,7 @@ pub(super) fn ipk(job: &PackageJob) -> Result<PathBuf> {
     }
     let output = job.output.join(format!("{PACKAGE_NAME}_{VERSION}-r1_{architecture}.tar"));
     let files = ["./debian-binary", "./data.tar.gz", "./control.tar.gz"];
-    archive::tar(outer.root(), &files, &output, &job.built_at, "0")?;
+    archive::tar(outer.root(), &files, &output, &job.built_at)?;
     archive::gzip(&output, job.compression)?;
     let package = output.with_extension("ipk");
     fs::rename(output.with_extension("tar.gz"), &package)?;
