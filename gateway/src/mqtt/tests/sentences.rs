@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use provisioning::certificates::CertificateFault;
 use serde_json::json;
 
 use super::inbound_guard::PeerProtocol;
 use super::reason_code::BrokerReason;
 use super::*;
-use crate::model::UntrustedText;
 use crate::uplink::DialError;
 
 /// The page that lists the codes.
