@@ -7,6 +7,7 @@
 //! | `/healthz` | 200 while the event loop runs, else 503 |
 //! | `/readyz` | 200 while the storage is usable, else 503; broker and PLCs do not matter |
 //! | `/status` | the status as JSON |
+//! | `/headline` | its first line alone, with its code |
 
 mod client;
 mod eviction;
@@ -22,6 +23,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
+use serde_json::json;
 use tokio::sync::watch;
 
 pub use self::client::{FetchError, HttpResponse, HttpTarget, fetch, post};
@@ -32,6 +34,7 @@ pub use self::server::{
 };
 use self::tag_body::TagBody;
 use crate::metrics::{Metrics, TagPage};
+use crate::model::Sentence;
 use crate::status::Status;
 
 /// Content type of metrics.
@@ -48,7 +51,7 @@ pub struct Sources {
     pub liveness: Liveness,
     /// For `/readyz`.
     pub readiness: watch::Receiver<Readiness>,
-    /// For `/status`.
+    /// For `/status` and `/headline`.
     pub status: watch::Receiver<Status>,
 }
 
@@ -70,6 +73,7 @@ pub fn router(sources: Sources) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
+        .route("/headline", get(headline))
         .layer(middleware::from_fn(host::check))
         .with_state(sources)
 }
@@ -114,6 +118,12 @@ async fn readyz(State(sources): State<Sources>) -> Response {
 
 async fn status(State(sources): State<Sources>) -> Response {
     Json(&*sources.status.borrow()).into_response()
+}
+
+async fn headline(State(sources): State<Sources>) -> Response {
+    let Sentence { text, detail } = Sentence::new(&sources.status.borrow().headline());
+    let (code, arguments) = (detail.code, detail.arguments);
+    Json(json!({ "text": text, "code": code, "arguments": arguments })).into_response()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::metrics::{DropReason, RequestOutcome};
-use crate::model::{Sentence, UnixTime};
+use crate::model::UnixTime;
 use crate::status::{BrokerSentence, ConnectionState};
 use crate::testing;
 
@@ -63,6 +63,21 @@ async fn status_is_the_struct_as_json() {
 
     let status: Status = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(status, *gateway.sources.status.borrow());
+}
+
+#[tokio::test]
+async fn the_headline_is_the_first_line_of_the_status() {
+    let gateway = TestGateway::start().await;
+    let gone = Sentence::new(&BrokerSentence::Connecting);
+    gateway.status.send_modify(|status| status.on_broker_disconnected(gone, UnixTime::default()));
+
+    let answer = gateway.get("/headline").await;
+
+    let headline: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    let expected = Sentence::new(&gateway.sources.status.borrow().headline());
+    assert_eq!(headline["code"], "disconnected");
+    assert_eq!(headline["text"], expected.text);
+    assert!(headline["arguments"]["sentence"].is_string(), "{headline}");
 }
 
 #[tokio::test]
