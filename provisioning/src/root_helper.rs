@@ -13,6 +13,7 @@ mod box_record;
 mod choice;
 mod cli;
 mod gateway_state;
+mod led;
 mod load;
 mod mount;
 mod network;

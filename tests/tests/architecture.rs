@@ -113,6 +113,7 @@ const ROOT_HELPER_MODULES: &[(&str, &[&str])] = &[
     ),
     ("run_dir", &["apply", "box_dir", "open_dir", "sentence"]),
     ("load", &["box_contents", "box_dir", "box_record", "gateway_state", "sentence"]),
+    ("led", &[]),
     ("stick", &["box_contents", "gateway_state", "load", "open_dir", "sentence"]),
     ("mount", &["sentence"]),
     ("wipe", &["box_dir", "network", "sentence"]),

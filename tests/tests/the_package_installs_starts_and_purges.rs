@@ -10,6 +10,7 @@ const SECRETS_PATH_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-secrets.pa
 const SECRETS_SERVICE_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-secrets.service";
 const BOX_PATH_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-box-apply.path";
 const BOX_SERVICE_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-box-apply.service";
+const BOX_LED_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-box-led.service";
 /// Highest exposure in `systemd-analyze security`, in tenths, on its scale from 0 to 10.
 const MAX_EXPOSURE: &str = "15";
 
@@ -60,6 +61,7 @@ fn owners_and_modes_are_right(sandbox: &Sandbox) {
         ("/usr/bin/edge-gateway-box", "root:root 755"),
         (BOX_PATH_UNIT, "root:root 644"),
         (BOX_SERVICE_UNIT, "root:root 644"),
+        (BOX_LED_UNIT, "root:root 644"),
         ("/usr/lib/systemd/system/edge-gateway-box-stick@.service", "root:root 644"),
         ("/usr/lib/udev/rules.d/60-edge-gateway-box.rules", "root:root 644"),
         ("/usr/share/man/man1/edge-gateway-box.1.gz", "root:root 644"),
@@ -80,12 +82,20 @@ fn owners_and_modes_are_right(sandbox: &Sandbox) {
 
 /// An older systemd warns about keys that it does not know, but does not fail.
 fn the_units_are_valid_and_tight(sandbox: &Sandbox) {
-    let units = [UNIT, SECRETS_PATH_UNIT, SECRETS_SERVICE_UNIT, BOX_PATH_UNIT, BOX_SERVICE_UNIT];
+    let units = [
+        UNIT,
+        SECRETS_PATH_UNIT,
+        SECRETS_SERVICE_UNIT,
+        BOX_PATH_UNIT,
+        BOX_SERVICE_UNIT,
+        BOX_LED_UNIT,
+    ];
     sandbox.run("systemd-analyze", &[&["verify"], units.as_slice()].concat());
     for wanted in [
         "edge-gateway.service.wants/edge-gateway-secrets.path",
         "multi-user.target.wants/edge-gateway-box-apply.path",
         "multi-user.target.wants/edge-gateway-box-apply.service",
+        "multi-user.target.wants/edge-gateway-box-led.service",
     ] {
         sandbox.run("test", &["-L", &format!("/etc/systemd/system/{wanted}")]);
     }

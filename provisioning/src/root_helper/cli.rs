@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use super::apply::Reconciler;
 use super::box_dir::BoxFiles;
 use super::gateway_state::{GatewayState as _, StateFiles};
+use super::led::Led;
 use super::load::Loader;
 use super::mount::MountedStick;
 use super::network::{
@@ -42,9 +43,19 @@ Examples:
   sudo edge-gateway-box load edge-bundle-amsterdam-01.tar  give this box a bundle
   sudo edge-gateway-box stick /media/stick                 do what plugging in a stick does
   sudo edge-gateway-box apply                              put the gateway's bundle to use
+  sudo edge-gateway-box led                                show the state with the light of the box
   sudo edge-gateway-box wipe --yes                         forget everything, for disposal
 
 Exit codes: 0 success, 1 refused or failed, 2 usage error.";
+
+const LED_HELP: &str = "\
+The light is on while all is well. Otherwise it blinks, and pauses:
+  1  the gateway does not run, or is starting
+  2  no connection to the broker: cable, line to the internet, hub, broker
+  3  a PLC does not answer or gives no good values: its cable, power, program
+  4  anything else: storage, clock, a certificate, a bundle on trial
+
+`edge-gateway status` says what it is. `ls /sys/class/leds` lists the lights of a machine.";
 
 /// Does on a box what needs root: sticks, the network, keys and secrets of bundles.
 #[derive(Debug, Parser)]
@@ -64,6 +75,9 @@ enum BoxCommand {
     Apply(ApplyOptions),
     /// Print the public keys of this box, for the office.
     Enrolment(EnrolmentOptions),
+    /// Show the state of the gateway with a light, until it is stopped.
+    #[command(after_help = LED_HELP)]
+    Led(LedOptions),
     /// Remove keys, bundles, secrets and state, before the box is disposed of.
     Wipe(WipeOptions),
     /// Print the completion script for a shell.
@@ -141,6 +155,17 @@ struct EnrolmentOptions {
     box_dir: PathBuf,
 }
 
+/// `led`.
+#[derive(Args, Debug)]
+struct LedOptions {
+    /// The light, as the kernel shows it.
+    #[arg(long, value_name = "DIR", default_value = "/sys/class/leds/ACT")]
+    led: PathBuf,
+    /// Directory of the gateway, its `state_dir`.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/edge-gateway")]
+    state_dir: PathBuf,
+}
+
 /// `wipe`.
 #[derive(Args, Debug)]
 struct WipeOptions {
@@ -173,6 +198,7 @@ pub fn main() -> ExitCode {
         BoxCommand::Stick(options) => stick(&options),
         BoxCommand::Apply(options) => apply(&options),
         BoxCommand::Enrolment(options) => enrolment(&options),
+        BoxCommand::Led(options) => led(&options),
         BoxCommand::Wipe(options) => wipe_box(&options),
         BoxCommand::Completions(options) => completions(&options),
         BoxCommand::Man(options) => man(&options),
@@ -199,6 +225,12 @@ fn man(options: &ManOptions) -> Result<u8, HelperError> {
     let written = options.write(BoxCli::command());
     written.map_err(HelperError::io("write", options.dir().display()))?;
     Ok(EXIT_OK)
+}
+
+fn led(options: &LedOptions) -> Result<u8, HelperError> {
+    let unusable = |error| HelperError::io("use", options.led.display())(error);
+    let led = Led::open(&options.led).map_err(unusable)?;
+    Err(unusable(led.show(&options.state_dir)))
 }
 
 fn open_state(dirs: &BoxDirs) -> Result<StateFiles, HelperError> {
@@ -299,7 +331,14 @@ fn wait_for_gateway(state: &StateFiles, limit: Duration, report: &mut StickRepor
         report.lines.push(line.to_owned());
     } else if let Some(refused) = state.inbox_refused() {
         let refused = refused.chars().filter(|c| !c.is_control()).collect::<String>();
-        report.refuse(format!("the gateway says: {refused}"));
+        let line = format!("the gateway says: {refused}");
+        // A stick that is read twice, before `apply` has seen what the gateway took at first.
+        let had_already = report.loaded.map(|counter| BundleError::SameCounter { counter });
+        if had_already.is_some_and(|same| same.to_string() == refused) {
+            report.lines.push(line);
+        } else {
+            report.refuse(line);
+        }
     }
 }
 

@@ -1,0 +1,217 @@
+//! The light of a box: by it a person on site sees whether everything works, and where to look if
+//! not.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Status socket in the directory of the gateway.
+const SOCKET: &str = "status.sock";
+/// Longest answer that is read: a headline has some hundred bytes.
+const MAX_ANSWER_BYTES: u64 = 16 * 1024;
+/// Longest wait for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+const ON_TIME: Duration = Duration::from_millis(200);
+const OFF_TIME: Duration = Duration::from_millis(300);
+/// Time between two series of blinks, and between two looks at the gateway while the light is on.
+const PAUSE: Duration = Duration::from_millis(1500);
+
+/// What the light shows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum LedSignal {
+    /// All is well: it is on.
+    Steady,
+    /// It blinks this often, and pauses.
+    Blinks(u8),
+}
+
+impl LedSignal {
+    /// The gateway does not run, or is starting.
+    const NO_GATEWAY: Self = Self::Blinks(1);
+    /// The way to the broker: the cable or the line to the internet, the hub, the broker.
+    const UPLINK: Self = Self::Blinks(2);
+    /// A PLC: the cable to the machine, its power, its program.
+    const MACHINE: Self = Self::Blinks(3);
+    /// Something in the box, or for the office: storage, clock, a certificate, a bundle.
+    const BOX: Self = Self::Blinks(4);
+
+    /// Returns the signal for the code of a headline (docs/status.md); none if nothing answers.
+    fn of_headline(code: Option<&str>) -> Self {
+        match code {
+            None => Self::NO_GATEWAY,
+            Some("all_well") => Self::Steady,
+            Some("disconnected" | "tunnel" | "broker") => Self::UPLINK,
+            Some("plcs_disconnected" | "plc") => Self::MACHINE,
+            Some(_) => Self::BOX,
+        }
+    }
+}
+
+/// A light of the kernel (Documentation/leds/leds-class.rst).
+#[derive(Debug)]
+pub(super) struct Led {
+    dir: PathBuf,
+    full: String,
+}
+
+impl Led {
+    /// Takes a light in /sys/class/leds from what the kernel shows with it.
+    ///
+    /// # Errors
+    /// When it is not there, or cannot be written.
+    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+        let full = fs::read_to_string(dir.join("max_brightness"))?.trim().to_owned();
+        fs::write(dir.join("trigger"), "none")?;
+        Ok(Self { dir: dir.to_owned(), full })
+    }
+
+    fn set(&self, is_on: bool) -> io::Result<()> {
+        fs::write(self.dir.join("brightness"), if is_on { &self.full } else { "0" })
+    }
+
+    /// Shows the state of the gateway until the light cannot be written.
+    pub(super) fn show(&self, state_dir: &Path) -> io::Error {
+        let socket = state_dir.join(SOCKET);
+        loop {
+            let code = headline_code(&socket);
+            if let Err(error) = self.show_once(LedSignal::of_headline(code.as_deref())) {
+                return error;
+            }
+        }
+    }
+
+    fn show_once(&self, signal: LedSignal) -> io::Result<()> {
+        match signal {
+            LedSignal::Steady => self.set(true)?,
+            LedSignal::Blinks(count) => {
+                self.set(false)?;
+                sleep(OFF_TIME);
+                for _ in 0..count {
+                    self.set(true)?;
+                    sleep(ON_TIME);
+                    self.set(false)?;
+                    sleep(OFF_TIME);
+                }
+            }
+        }
+        sleep(PAUSE);
+        Ok(())
+    }
+}
+
+/// Asks the gateway for the code of its headline. Its user may be hostile: the answer is short and
+/// comes soon, or is none.
+fn headline_code(socket: &Path) -> Option<String> {
+    let answer = ask(socket).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    if head.split(' ').nth(1) != Some("200") {
+        return None;
+    }
+    let headline: Value = serde_json::from_str(body).ok()?;
+    headline.get("code")?.as_str().map(str::to_owned)
+}
+
+fn ask(socket: &Path) -> io::Result<String> {
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.write_all(b"GET /headline HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let (mut answer, mut part) = (Vec::new(), [0; 1024]);
+    let mut stream = stream.take(MAX_ANSWER_BYTES);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // A time-out of zero would be none.
+        stream.get_ref().set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        match stream.read(&mut part)? {
+            0 => break,
+            count => answer.extend_from_slice(part.get(..count).unwrap_or_default()),
+        }
+    }
+    String::from_utf8(answer).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Answers one request on a socket with this text, and returns what was understood.
+    fn answered(answer: &'static str) -> Option<String> {
+        let name = format!("edge-led-{}-{:08x}.sock", std::process::id(), fastrand::u32(..));
+        let path = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        let gateway = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let count = stream.read(&mut request).unwrap();
+            assert!(request[..count].starts_with(b"GET /headline "));
+            let _ = stream.write_all(answer.as_bytes());
+        });
+        let code = headline_code(&path);
+        gateway.join().unwrap();
+        fs::remove_file(path).unwrap();
+        code
+    }
+
+    #[test]
+    fn the_code_of_the_headline_is_read_and_everything_else_is_no_answer() {
+        let all_well = "HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\n{\"text\":\"All is well\",\
+                        \"code\":\"all_well\"}";
+        assert_eq!(answered(all_well).as_deref(), Some("all_well"));
+        for other in [
+            "",
+            "HTTP/1.0 200 OK",
+            "HTTP/1.0 503 Service Unavailable\r\n\r\n{\"code\":\"all_well\"}",
+            "HTTP/1.0 200 OK\r\n\r\n{\"code\":7}",
+            "HTTP/1.0 200 OK\r\n\r\n[1, 2",
+        ] {
+            assert_eq!(answered(other), None, "{other}");
+        }
+        assert_eq!(headline_code(Path::new("/nowhere/status.sock")), None);
+    }
+
+    #[test]
+    fn a_gateway_that_never_stops_answering_is_none() {
+        let endless: &'static str = Box::leak("x".repeat(1 << 20).into_boxed_str());
+        assert_eq!(answered(endless), None);
+    }
+
+    #[test]
+    fn only_all_well_is_steady() {
+        for code in ["disconnected", "plc", "waiting", "something new"] {
+            assert!(matches!(LedSignal::of_headline(Some(code)), LedSignal::Blinks(2..)), "{code}");
+        }
+        assert_eq!(LedSignal::of_headline(None), LedSignal::Blinks(1));
+        assert_eq!(LedSignal::of_headline(Some("all_well")), LedSignal::Steady);
+    }
+
+    #[test]
+    fn a_light_is_taken_from_the_kernel_and_driven_with_its_full_brightness() {
+        let name = format!("edge-led-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let dir = std::env::temp_dir().join(name);
+        assert!(Led::open(&dir).is_err());
+        fs::create_dir(&dir).unwrap();
+        for (file, content) in
+            [("max_brightness", "255\n"), ("trigger", "mmc0"), ("brightness", "0")]
+        {
+            fs::write(dir.join(file), content).unwrap();
+        }
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap();
+
+        let led = Led::open(&dir).unwrap();
+        led.show_once(LedSignal::Steady).unwrap();
+        assert_eq!((read("trigger"), read("brightness")), ("none".to_owned(), "255".to_owned()));
+        led.show_once(LedSignal::Blinks(1)).unwrap();
+        assert_eq!(read("brightness"), "0");
+
+        fs::remove_dir_all(&dir).unwrap();
+        assert!(led.show_once(LedSignal::Steady).is_err());
+    }
+}
