@@ -16,6 +16,7 @@ const SYSTEM_FILES: &[(&str, &str)] = &[
     ("edge-gateway-secrets.service", "usr/lib/systemd/system"),
     ("edge-gateway-box-apply.path", "usr/lib/systemd/system"),
     ("edge-gateway-box-apply.service", "usr/lib/systemd/system"),
+    ("edge-gateway-box-led.service", "usr/lib/systemd/system"),
     ("edge-gateway-box-stick@.service", "usr/lib/systemd/system"),
     ("60-edge-gateway-box.rules", "usr/lib/udev/rules.d"),
     ("tun.conf", "usr/share/doc/edge-gateway/examples"),
@@ -107,6 +108,8 @@ fn fill_gateway(stage: &StagingDir) -> Result<()> {
     stage.set_mode("etc/edge-gateway", 0o750)?;
     let flow = source.join("node-red/flows.json");
     stage.copy(&flow, "usr/share/doc/edge-gateway/node-red/flows.json", 0o644)?;
+    let recipe = source.join("raspberry-pi/user-data");
+    stage.copy(&recipe, "usr/share/doc/edge-gateway/examples/user-data", 0o644)?;
     copy_book(stage, &workspace().join("docs"), "usr/share/doc/edge-gateway/book")?;
     let overrides = "usr/share/lintian/overrides/edge-gateway";
     stage.copy(&deb.join("lintian-overrides"), overrides, 0o644)?;
