@@ -32,7 +32,7 @@ fn read(path: &str) -> String {
 #[test]
 fn the_page_shows_the_recipe() {
     let page = read("docs/site/raspberry-pi.md");
-    let shown = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let shown = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next());
     let shown = shown.expect("the page has it");
     let recipe = read("deploy/raspberry-pi/user-data");
     assert!(shown.starts_with("#cloud-config\n") && recipe.starts_with("#cloud-config\n"));

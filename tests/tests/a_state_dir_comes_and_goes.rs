@@ -110,7 +110,7 @@ fn as_root_a_directory_that_cannot_be_created_is_attached_when_it_can() {
     let world = World::new(|_| {});
     let why = world.wait(503);
     assert!(why.contains("samples wait in memory only"), "{why}");
-    assert!(world.gateway.log().contains("samples wait in memory only"));
+    world.gateway.wait_for_line("samples wait in memory only", RECOVERY_TIMEOUT);
     world.wait_for_samples(10);
 
     make(&world.state(), 0o755);
