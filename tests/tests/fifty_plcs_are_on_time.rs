@@ -21,7 +21,9 @@ async fn a_thousand_tags_on_fifty_plcs_arrive_every_second_over_fifty_connection
     let (mut plcs, mut handles) = (JoinSet::new(), Vec::new());
     let mut sections = Vec::new();
     for index in 0..PLCS {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        // An address of its own: a client of another test may still try a port of 127.0.0.1 that
+        // was free before, and would be counted.
+        let listener = TcpListener::bind("127.50.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("it is bound");
         let plc = SimulatedPlc::new(SimulatorSettings::new(PlcModel::M251).expect("a Modicon"));
         handles.push(plc.handle());
