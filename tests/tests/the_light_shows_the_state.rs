@@ -101,7 +101,7 @@ fn it_is_on_while_all_is_well_and_blinks_for_the_uplink_the_machine_and_the_gate
 }
 
 #[test]
-fn a_machine_without_that_light_is_told_where_to_look() {
+fn a_light_that_is_missing_is_named() {
     let dir = temp_dir();
     let missing = dir.path().join("led");
     let mut program = Command::new(Office::program().with_file_name("edge-gateway-box"));
