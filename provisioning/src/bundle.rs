@@ -14,6 +14,7 @@ mod envelope;
 mod manifest;
 mod member_name;
 mod offer;
+mod package;
 mod signature;
 mod signing_keys;
 #[cfg(test)]
@@ -25,13 +26,17 @@ pub use archive::ArchiveError;
 pub(crate) use archive::{read as read_archive, render as render_archive};
 pub use contents::{Bundle, ContentsError};
 pub use envelope::{BundleError, BundleSource, Verified, VerifyPolicy, seal, verify};
-#[cfg(feature = "office")]
-pub(crate) use manifest::is_version;
 pub use manifest::{Manifest, ManifestError};
 #[cfg(feature = "enrolment")]
 pub(crate) use member_name::is_sealed_name;
 pub use member_name::{GATEWAY_TOML, MANIFEST, SEALED_SECRETS, SECRETS_DIR, is_member_name};
 pub use offer::BundleOffer;
+#[cfg(feature = "office")]
+pub(crate) use package::is_version;
+pub use package::{
+    MAX_PACKAGE_BYTES, PackageDigest, PackageDigestError, PackageName, PackageNameError,
+    compare_versions,
+};
 pub use signature::{KeyId, Signature, SigningKey, SigningKeyError};
 pub use signing_keys::{SigningKeys, SigningKeysError};
 

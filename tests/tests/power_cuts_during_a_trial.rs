@@ -86,8 +86,7 @@ fn signer() -> Signer {
 }
 
 fn bundle(signer: &Signer, counter: u64, toml: &[u8]) -> Vec<u8> {
-    let manifest =
-        Manifest { gateway: SITE.to_owned(), counter, version: None, tunnel_public_key: None };
+    let manifest = Manifest { gateway: SITE.to_owned(), counter, ..Manifest::default() };
     let files = BTreeMap::from([("gateway.toml", toml)]);
     let contents = Bundle::new(manifest, files).and_then(|bundle| bundle.render());
     let contents = contents.expect("it is a bundle");

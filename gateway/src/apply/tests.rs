@@ -66,8 +66,7 @@ fn bundle(counter: u64) -> Vec<u8> {
 }
 
 fn bundle_of(gateway: &str, counter: u64, files: &[(&str, &str)]) -> Vec<u8> {
-    let manifest =
-        Manifest { gateway: gateway.to_owned(), counter, version: None, tunnel_public_key: None };
+    let manifest = Manifest { gateway: gateway.to_owned(), counter, ..Manifest::default() };
     let files: BTreeMap<_, _> =
         files.iter().map(|(name, content)| (*name, content.as_bytes())).collect();
     let contents = Bundle::new(manifest, files).unwrap().render().unwrap();

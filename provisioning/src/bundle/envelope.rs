@@ -316,7 +316,7 @@ impl<'a> Signed<'a> {
 
 impl VerifyPolicy<'_> {
     fn check(&self, bundle: &Bundle<'_>) -> Result<(), BundleError> {
-        let Manifest { gateway, counter, tunnel_public_key, version: _ } = bundle.manifest();
+        let Manifest { gateway, counter, tunnel_public_key, .. } = bundle.manifest();
         if let Some(own) = self.gateway
             && own != gateway
         {

@@ -1,21 +1,24 @@
 //! The manifest: which box a bundle is for, and which of its bundles it is.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use thiserror::Error;
 use toml::{Table, Value};
 use tunnel::PublicKey;
 
+use super::package::{PackageDigest, PackageName, is_version};
+
 /// Number of the format that this program reads and writes.
 const FORMAT: i64 = 1;
 
 /// Maximum length of a gateway's id: a label of a host name (RFC 1035, 2.3.4).
 const MAX_ID: usize = 63;
-/// Maximum length of a version.
-const MAX_VERSION: usize = 32;
+/// Maximum number of packages: those of a few versions, for each architecture.
+const MAX_PACKAGES: usize = 64;
 
 /// What a bundle is and for whom.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Manifest {
     /// `gateway.id` of the box.
     pub gateway: String,
@@ -23,8 +26,12 @@ pub struct Manifest {
     pub counter: u64,
     /// Version of edge-gateway that the box shall run; none leaves it to the box.
     pub version: Option<String>,
+    /// Once this bundle is confirmed, the box installs no older version.
+    pub min_version: Option<String>,
     /// Public key of the box's tunnel; none if the box has not been enrolled yet.
     pub tunnel_public_key: Option<PublicKey>,
+    /// The packages that the box may install, of the version to run and of those to go back to.
+    pub packages: BTreeMap<PackageName, PackageDigest>,
 }
 
 /// Why a text is not a manifest.
@@ -63,11 +70,19 @@ impl Manifest {
         line("format", &FORMAT)?;
         line("gateway", &format_args!("{:?}", self.gateway))?;
         line("counter", &self.counter)?;
-        if let Some(version) = &self.version {
-            line("version", &format_args!("{version:?}"))?;
+        for (key, version) in [("version", &self.version), ("min_version", &self.min_version)] {
+            if let Some(version) = version {
+                line(key, &format_args!("{version:?}"))?;
+            }
         }
         if let Some(key) = &self.tunnel_public_key {
             line("tunnel_public_key", &format_args!("\"{key}\""))?;
+        }
+        if !self.packages.is_empty() {
+            text.push_str("[packages]\n");
+        }
+        for (name, digest) in &self.packages {
+            writeln!(text, "\"{name}\" = \"{digest}\"").map_err(|_| ManifestError::Foreign)?;
         }
         Ok(text)
     }
@@ -94,6 +109,12 @@ impl Manifest {
             _ => None,
         };
         let version = text(&mut table, "version")?;
+        let min_version = text(&mut table, "min_version")?;
+        let packages = match table.remove("packages") {
+            Some(Value::Table(packages)) => packages.into_iter().map(package).collect(),
+            Some(_) => Err(key_error("packages", "is not a table")),
+            None => Ok(BTreeMap::new()),
+        }?;
         let key = text(&mut table, "tunnel_public_key")?.map(|key| key.parse()).transpose();
         if let Some(key) = table.keys().next() {
             return Err(key_error(key, "is not a key of format 1"));
@@ -102,6 +123,8 @@ impl Manifest {
             gateway: gateway.ok_or_else(|| key_error("gateway", "is missing"))?,
             counter: counter.ok_or_else(|| key_error("counter", COUNTER))?,
             version,
+            min_version,
+            packages,
             tunnel_public_key: key.map_err(|_| key_error("tunnel_public_key", "is not a key"))?,
         })
     }
@@ -113,8 +136,13 @@ impl Manifest {
         if self.counter == 0 || i64::try_from(self.counter).is_err() {
             return Err(key_error("counter", COUNTER));
         }
-        if self.version.as_ref().is_some_and(|version| !is_version(version)) {
-            return Err(key_error("version", "is not a version such as \"0.1.0\""));
+        for (key, version) in [("version", &self.version), ("min_version", &self.min_version)] {
+            if version.as_ref().is_some_and(|version| !is_version(version)) {
+                return Err(key_error(key, "is not a version such as \"0.1.0\""));
+            }
+        }
+        if self.packages.len() > MAX_PACKAGES {
+            return Err(key_error("packages", "has more than 64 of them"));
         }
         Ok(())
     }
@@ -126,14 +154,6 @@ const COUNTER: &str = "is not a whole number from 1";
 fn is_gateway_id(id: &str) -> bool {
     let is_allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     (1..=MAX_ID).contains(&id.len()) && id.bytes().all(is_allowed)
-}
-
-/// Returns whether a text can be a version of a Debian package: it goes into a pin of apt, so it
-/// holds nothing that ends a line or matches more than itself.
-pub(crate) fn is_version(version: &str) -> bool {
-    version.len() <= MAX_VERSION
-        && version.starts_with(|c: char| c.is_ascii_digit())
-        && version.bytes().all(|c| c.is_ascii_alphanumeric() || b".+~-".contains(&c))
 }
 
 fn key_error(key: &str, problem: &'static str) -> ManifestError {
@@ -148,4 +168,10 @@ fn text(table: &mut Table, key: &str) -> Result<Option<String>, ManifestError> {
         Some(_) => Err(key_error(key, "is not a text")),
         None => Ok(None),
     }
+}
+
+fn package((name, digest): (String, Value)) -> Result<(PackageName, PackageDigest), ManifestError> {
+    let digest = digest.as_str().and_then(|digest| digest.parse().ok());
+    let name = name.parse().ok();
+    name.zip(digest).ok_or_else(|| key_error("packages", "has one without a name or a SHA-256"))
 }

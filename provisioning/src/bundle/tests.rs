@@ -44,12 +44,18 @@ fn signed_list(keys: SigningKeys, by: &Signer) -> (SigningKeys, Signature) {
     (keys, signature)
 }
 
+fn package(version: &str) -> (PackageName, PackageDigest) {
+    (PackageName::new(version, "arm64").unwrap(), PackageDigest([7; 32]))
+}
+
 fn manifest(counter: u64) -> Manifest {
     Manifest {
         gateway: "amsterdam-01".to_owned(),
         counter,
-        version: Some("0.1.0".to_owned()),
+        version: Some("0.2.0".to_owned()),
+        min_version: Some("0.1.0".to_owned()),
         tunnel_public_key: None,
+        packages: ["0.1.0", "0.2.0"].map(|version| package(version)).into(),
     }
 }
 
@@ -299,8 +305,12 @@ fn a_manifest_has_one_form() {
         ("counter = 7", "counter = 7\nexpires = 1", "`expires`"),
         ("amsterdam-01", "Amsterdam", "`gateway`"),
         ("amsterdam-01", "../etc", "`gateway`"),
-        ("0.1.0", "0.1.0\\nPin: release *", "`version`"),
-        ("0.1.0", "*", "`version`"),
+        ("\"0.2.0\"", "\"0.2.0\\nPin: release *\"", "`version`"),
+        ("\"0.2.0\"", "\"*\"", "`version`"),
+        ("\"0.1.0\"", "\"../0.1.0\"", "`min_version`"),
+        ("[packages]", "packages = 1\n[other]", "`packages`"),
+        ("edge-gateway_0.1.0", "edge-gateway_../0.1.0", "`packages`"),
+        ("0707", "07G7", "`packages`"),
         ("\n", "\r\n", "not as"),
     ] {
         let refused = read(&text.replacen(from, to, 1)).unwrap_err().to_string();

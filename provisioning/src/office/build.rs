@@ -196,6 +196,8 @@ impl Build<'_> {
             gateway: site.id.clone(),
             counter: site.counter,
             version,
+            min_version: None,
+            packages: BTreeMap::new(),
             // The key that was made here is not that of the box, which may have made its own.
             tunnel_public_key: (!contents.has_clear_secrets).then_some(tunnel_public_key),
         };

@@ -62,8 +62,8 @@ impl<'a> BundleDraft<'a> {
         let manifest = Manifest {
             gateway: self.gateway.to_owned(),
             counter: self.counter,
-            version: None,
             tunnel_public_key: self.key,
+            ..Manifest::default()
         };
         let files = self.files.iter().map(|(name, content)| (*name, content.as_slice()));
         Bundle::new(manifest, files.collect()).unwrap().render().unwrap()
