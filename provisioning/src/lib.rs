@@ -18,4 +18,5 @@ pub mod regular_file;
 #[cfg(feature = "root-helper")]
 pub mod root_helper;
 pub mod trial;
+pub mod update_notice;
 pub mod wg_quick;

@@ -12,7 +12,9 @@ mod box_dir;
 mod box_record;
 mod choice;
 mod cli;
+mod dpkg;
 mod gateway_state;
+mod headline;
 mod led;
 mod load;
 mod mount;
@@ -24,6 +26,8 @@ mod stick;
 #[cfg(test)]
 #[cfg(feature = "office")]
 mod tests;
+mod update;
+mod updater;
 mod wipe;
 
 pub use cli::main;

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use zeroize::Zeroizing;
 
+use super::box_record::BoxRecord;
 use super::network::{NetworkFiles, NetworkService};
 use super::open_dir::OpenDir;
 use super::sentence::HelperError;
-use crate::bundle::MAX_BUNDLE_BYTES;
+use super::update::UpdateRecord;
+use crate::bundle::{BundleSource, MAX_BUNDLE_BYTES, Manifest, PackageName, VerifyPolicy, verify};
 use crate::enrolment::BoxKeys;
 use crate::regular_file;
 
@@ -26,11 +28,17 @@ pub(super) const RECORD: &str = "record";
 pub(super) const BUNDLES_DIR: &str = "bundles";
 /// Directory of what lay under the names of bundle files before the first network of a bundle.
 pub(super) const NETWORK_DIR: &str = "network";
+/// The record of an update of the program.
+pub(super) const UPDATE: &str = "update";
+/// Directory of packages whose SHA-256 a verified bundle names.
+pub(super) const PACKAGES_DIR: &str = "packages";
 /// Locked by the one process that changes something.
 pub(super) const LOCK: &str = "lock";
 
 /// Maximum size of a small file of the helper.
 const MAX_SMALL_BYTES: usize = 16 * 1024;
+/// Maximum number of packages that are looked at.
+const MAX_PACKAGES: usize = 64;
 /// Maximum number of files of the network that are looked at.
 const MAX_NETWORK_FILES: usize = 4096;
 
@@ -101,7 +109,7 @@ impl BoxFiles {
         let lock = lock.map_err(&error)?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive)
             .map_err(|errno| error(errno.into()))?;
-        for name in [BUNDLES_DIR, NETWORK_DIR] {
+        for name in [BUNDLES_DIR, NETWORK_DIR, PACKAGES_DIR] {
             builder.create(path.join(name)).map_err(&error)?;
         }
         let network_dir = network_dir.map(Path::to_owned);
@@ -116,6 +124,66 @@ impl BoxFiles {
     /// Returns the directory of a service.
     pub(super) fn network_path(&self, service: NetworkService) -> PathBuf {
         self.network_dir.clone().unwrap_or_else(|| PathBuf::from(service.dir()))
+    }
+
+    /// Returns what root remembers of the bundles.
+    pub(super) fn record(&self) -> Result<BoxRecord, HelperError> {
+        let text = self.read(RECORD).map_err(HelperError::io("read", RECORD))?;
+        Ok(text.as_deref().map(str::parse).transpose()?.unwrap_or_default())
+    }
+
+    /// Returns the manifest of a bundle of which there is a copy. Its signature was verified with
+    /// the keys of its time.
+    pub(super) fn manifest(&self, counter: u64) -> Result<Option<Manifest>, HelperError> {
+        let copy = self.bundle(counter);
+        let copy = copy.map_err(HelperError::io("read", format_args!("bundles/{counter}.tar")))?;
+        let policy = VerifyPolicy {
+            keys: None,
+            gateway: None,
+            tunnel_public_key: None,
+            last_counter: None,
+            source: BundleSource::ByHand,
+        };
+        let verified = copy.as_deref().and_then(|copy| verify(copy, &policy).ok());
+        Ok(verified.map(|verified| verified.bundle.manifest().clone()))
+    }
+
+    /// Returns the update that was begun; none without one.
+    pub(super) fn update(&self) -> Result<Option<UpdateRecord>, HelperError> {
+        let text = self.read(UPDATE).map_err(HelperError::io("read", UPDATE))?;
+        Ok(text.as_deref().map(str::parse).transpose()?)
+    }
+
+    /// Records an update.
+    pub(super) fn write_update(&mut self, update: &UpdateRecord) -> Result<(), HelperError> {
+        let write = self.write(UPDATE, &update.to_string());
+        write.map_err(HelperError::io("write", UPDATE))
+    }
+
+    /// Forgets an update, and removes all packages but the one that is installed.
+    pub(super) fn end_update(&mut self, installed: &PackageName) -> Result<(), HelperError> {
+        let kept = installed.to_string();
+        let ended = self.dir.remove(UPDATE).and_then(|()| self.dir.sync());
+        ended.map_err(HelperError::io("remove", UPDATE))?;
+        let removed = self.dir.open_below(PACKAGES_DIR).and_then(|dir| {
+            let names = dir.names(MAX_PACKAGES)?;
+            names
+                .iter()
+                .map(|name| name.to_string_lossy())
+                .filter(|name| *name != kept)
+                .try_for_each(|name| dir.remove(&name))
+        });
+        removed.map_err(HelperError::io("remove", PACKAGES_DIR))
+    }
+
+    /// Returns the path of a package.
+    pub(super) fn package_path(&self, name: &PackageName) -> PathBuf {
+        self.path.join(PACKAGES_DIR).join(name.to_string())
+    }
+
+    /// Keeps a package whose SHA-256 was verified.
+    pub(super) fn write_package(&mut self, name: &PackageName, bytes: &[u8]) -> io::Result<()> {
+        self.dir.open_below(PACKAGES_DIR)?.replace(&name.to_string(), bytes, 0o600, None)
     }
 
     fn before_path(&self, service: NetworkService) -> PathBuf {

@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use super::apply::Reconciler;
 use super::box_dir::BoxFiles;
+use super::dpkg::Dpkg;
 use super::gateway_state::{GatewayState as _, StateFiles};
 use super::led::Led;
 use super::load::Loader;
@@ -20,6 +21,7 @@ use super::open_dir::{FileOwner, OpenDir};
 use super::run_dir::RunDir;
 use super::sentence::{HelperError, Refusal};
 use super::stick::{StickReport, load_newest, write_files};
+use super::updater::{UpdateProgress, Updater, announce};
 use super::wipe::{plan, wipe};
 use crate::bundle::{BundleError, MAX_BUNDLE_BYTES};
 use crate::cli_files::{CompletionsOptions, ManOptions, completions_examples};
@@ -43,10 +45,16 @@ Examples:
   sudo edge-gateway-box load edge-bundle-amsterdam-01.tar  give this box a bundle
   sudo edge-gateway-box stick /media/stick                 do what plugging in a stick does
   sudo edge-gateway-box apply                              put the gateway's bundle to use
+  sudo edge-gateway-box update                             install the version of the bundle on trial
   sudo edge-gateway-box led                                show the state with the light of the box
   sudo edge-gateway-box wipe --yes                         forget everything, for disposal
 
 Exit codes: 0 success, 1 refused or failed, 2 usage error.";
+
+const UPDATE_HELP: &str = "\
+The gateway fetches the packages, and this program installs only those whose SHA-256 the signed
+bundle names. It waits for them, and for the trial of the bundle. A power cut may come at any time:
+the next run finishes what was begun. On a box without dpkg it does nothing.";
 
 const LED_HELP: &str = "\
 The light is on while all is well. Otherwise it blinks, and pauses:
@@ -73,6 +81,10 @@ enum BoxCommand {
     Stick(StickOptions),
     /// Put the secrets and the network of the gateway's bundle to use, after verifying it.
     Apply(ApplyOptions),
+    /// Install the version of edge-gateway that the bundle on trial names, and go back to the one
+    /// before if the bundle is not confirmed. Ends when nothing is left to do.
+    #[command(after_help = UPDATE_HELP)]
+    Update(BoxDirs),
     /// Print the public keys of this box, for the office.
     Enrolment(EnrolmentOptions),
     /// Show the state of the gateway with a light, until it is stopped.
@@ -197,6 +209,7 @@ pub fn main() -> ExitCode {
         BoxCommand::Load(options) => load(&options),
         BoxCommand::Stick(options) => stick(&options),
         BoxCommand::Apply(options) => apply(&options),
+        BoxCommand::Update(dirs) => update(&dirs),
         BoxCommand::Enrolment(options) => enrolment(&options),
         BoxCommand::Led(options) => led(&options),
         BoxCommand::Wipe(options) => wipe_box(&options),
@@ -376,6 +389,7 @@ fn apply_with(
         owner
             .and_then(|owner| run_dir.hand_over(&applied, owner))
             .map_err(HelperError::io("write", dirs.run_dir.display()))?;
+        announce(&storage, &applied.record, &run_dir, system_packages().manages_package())?;
         text = applied.to_string();
         code = if applied.is_refused() { EXIT_NEGATIVE } else { EXIT_OK };
         // systemd reports no change that is made while this runs.
@@ -385,6 +399,28 @@ fn apply_with(
     }
     say(text.trim_end());
     Ok(code)
+}
+
+fn system_packages() -> Dpkg {
+    Dpkg { root: PathBuf::from("/") }
+}
+
+fn update(dirs: &BoxDirs) -> Result<u8, HelperError> {
+    let run_dir = RunDir::open(&dirs.run_dir)?;
+    // First: what `apply` says from now on starts this again.
+    run_dir.set_update_due(false)?;
+    let packages = system_packages();
+    let mut updater = Updater::new(&dirs.box_dir, &dirs.state_dir, &run_dir, packages);
+    loop {
+        let progress = updater.step()?;
+        if let Some(said) = updater.take_said() {
+            say(&said);
+        }
+        match progress {
+            UpdateProgress::After(pause) => std::thread::sleep(pause),
+            UpdateProgress::Ended => return Ok(EXIT_OK),
+        }
+    }
 }
 
 fn enrolment(options: &EnrolmentOptions) -> Result<u8, HelperError> {

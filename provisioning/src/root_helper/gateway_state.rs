@@ -4,9 +4,11 @@ use std::io;
 use std::path::Path;
 
 use super::open_dir::{FileOwner, OpenDir};
-use crate::bundle::MAX_BUNDLE_BYTES;
+use crate::bundle::{MAX_BUNDLE_BYTES, MAX_PACKAGE_BYTES, PackageName};
 use crate::trial::TrialSlot;
 
+/// Directory of the packages that the gateway has fetched.
+const PACKAGES_DIR: &str = "packages";
 /// Directory of the bundles in the gateway's directory.
 const BUNDLE_DIR: &str = "bundle";
 /// The record of the gateway.
@@ -58,6 +60,14 @@ impl StateFiles {
         let dir = self.dir.open_or_create_below(BUNDLE_DIR)?;
         dir.remove(INBOX_REFUSED)?;
         dir.replace(INBOX, bundle, 0o600, Some(self.owner()?))
+    }
+
+    /// Returns a package that the gateway has fetched; none if it has not.
+    pub(super) fn package(&self, name: &PackageName) -> io::Result<Option<Vec<u8>>> {
+        match self.dir.open_below(PACKAGES_DIR) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            dir => dir?.read_optional(&name.to_string(), MAX_PACKAGE_BYTES),
+        }
     }
 
     /// Returns whether a bundle waits for the gateway.

@@ -2,20 +2,13 @@
 //! not.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde_json::Value;
+use super::headline::headline_code;
 
-/// Status socket in the directory of the gateway.
-const SOCKET: &str = "status.sock";
-/// Longest answer that is read: a headline has some hundred bytes.
-const MAX_ANSWER_BYTES: u64 = 16 * 1024;
-/// Longest wait for an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const ON_TIME: Duration = Duration::from_millis(200);
 const OFF_TIME: Duration = Duration::from_millis(300);
 /// Time between two series of blinks, and between two looks at the gateway while the light is on.
@@ -76,9 +69,8 @@ impl Led {
 
     /// Shows the state of the gateway until the light cannot be written.
     pub(super) fn show(&self, state_dir: &Path) -> io::Error {
-        let socket = state_dir.join(SOCKET);
         loop {
-            let code = headline_code(&socket);
+            let code = headline_code(state_dir);
             if let Err(error) = self.show_once(LedSignal::of_headline(code.as_deref())) {
                 return error;
             }
@@ -104,84 +96,9 @@ impl Led {
     }
 }
 
-/// Asks the gateway for the code of its headline. Its user may be hostile: the answer is short and
-/// comes soon, or is none.
-fn headline_code(socket: &Path) -> Option<String> {
-    let answer = ask(socket).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    if head.split(' ').nth(1) != Some("200") {
-        return None;
-    }
-    let headline: Value = serde_json::from_str(body).ok()?;
-    headline.get("code")?.as_str().map(str::to_owned)
-}
-
-fn ask(socket: &Path) -> io::Result<String> {
-    let deadline = Instant::now() + ANSWER_TIMEOUT;
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.write_all(b"GET /headline HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let (mut answer, mut part) = (Vec::new(), [0; 1024]);
-    let mut stream = stream.take(MAX_ANSWER_BYTES);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // A time-out of zero would be none.
-        stream.get_ref().set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        match stream.read(&mut part)? {
-            0 => break,
-            count => answer.extend_from_slice(part.get(..count).unwrap_or_default()),
-        }
-    }
-    String::from_utf8(answer).map_err(|_| io::ErrorKind::InvalidData.into())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-    use std::thread;
-
     use super::*;
-
-    /// Answers one request on a socket with this text, and returns what was understood.
-    fn answered(answer: &'static str) -> Option<String> {
-        let name = format!("edge-led-{}-{:08x}.sock", std::process::id(), fastrand::u32(..));
-        let path = std::env::temp_dir().join(name);
-        let listener = UnixListener::bind(&path).unwrap();
-        let gateway = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 1024];
-            let count = stream.read(&mut request).unwrap();
-            assert!(request[..count].starts_with(b"GET /headline "));
-            let _ = stream.write_all(answer.as_bytes());
-        });
-        let code = headline_code(&path);
-        gateway.join().unwrap();
-        fs::remove_file(path).unwrap();
-        code
-    }
-
-    #[test]
-    fn the_code_of_the_headline_is_read_and_everything_else_is_no_answer() {
-        let all_well = "HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\n{\"text\":\"All is well\",\
-                        \"code\":\"all_well\"}";
-        assert_eq!(answered(all_well).as_deref(), Some("all_well"));
-        for other in [
-            "",
-            "HTTP/1.0 200 OK",
-            "HTTP/1.0 503 Service Unavailable\r\n\r\n{\"code\":\"all_well\"}",
-            "HTTP/1.0 200 OK\r\n\r\n{\"code\":7}",
-            "HTTP/1.0 200 OK\r\n\r\n[1, 2",
-        ] {
-            assert_eq!(answered(other), None, "{other}");
-        }
-        assert_eq!(headline_code(Path::new("/nowhere/status.sock")), None);
-    }
-
-    #[test]
-    fn a_gateway_that_never_stops_answering_is_none() {
-        let endless: &'static str = Box::leak("x".repeat(1 << 20).into_boxed_str());
-        assert_eq!(answered(endless), None);
-    }
 
     #[test]
     fn only_all_well_is_steady() {

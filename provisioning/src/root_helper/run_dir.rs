@@ -14,9 +14,12 @@ use super::open_dir::{FileOwner, OpenDir};
 use super::sentence::HelperError;
 use crate::bundle::MAX_BUNDLE_BYTES;
 use crate::enrolment::UnsealedFiles;
+use crate::update_notice::{UPDATE_NOTICE, UpdateNotice};
 
 /// What was done last, for the stick.
 const STATUS: &str = "status.txt";
+/// Is there while `edge-gateway-box update` has something to do: its path unit looks at it.
+const UPDATE_DUE: &str = "update-due";
 /// Ending of a file with the sentence why there are no secrets.
 const REFUSED: &str = ".refused";
 /// Maximum number of entries that are looked at.
@@ -108,7 +111,7 @@ impl RunDir {
                 Some(counter) => counter.is_some() && counter == refused,
                 None => name.parse().is_ok_and(|counter| counters.contains(&counter)),
             };
-            if !is_kept && name != STATUS {
+            if !is_kept && ![STATUS, UPDATE_NOTICE, UPDATE_DUE].contains(&name.as_str()) {
                 remove_tree(&self.path.join(&name))?;
             }
         }
@@ -118,6 +121,34 @@ impl RunDir {
     /// Replaces the text for the stick.
     fn put_status(&self, text: &str) -> io::Result<()> {
         self.dir.replace(STATUS, text.as_bytes(), 0o644, None)
+    }
+
+    /// Tells the gateway how far an update is; none if it has nothing to know.
+    pub(super) fn put_update(&self, notice: Option<&UpdateNotice>) -> Result<(), HelperError> {
+        let put = match notice {
+            None => self.dir.remove(UPDATE_NOTICE),
+            Some(notice) if self.update_notice().as_ref() == Some(notice) => Ok(()),
+            Some(notice) => {
+                self.dir.replace(UPDATE_NOTICE, notice.to_string().as_bytes(), 0o644, None)
+            }
+        };
+        put.map_err(HelperError::io("write", self.path.join(UPDATE_NOTICE).display()))
+    }
+
+    /// Returns what the gateway was told last.
+    pub(super) fn update_notice(&self) -> Option<UpdateNotice> {
+        let text = self.dir.read(UPDATE_NOTICE, MAX_BUNDLE_BYTES).ok()?;
+        str::from_utf8(&text).ok()?.parse().ok()
+    }
+
+    /// Says that `edge-gateway-box update` has something to do, or that it has begun.
+    pub(super) fn set_update_due(&self, is_due: bool) -> Result<(), HelperError> {
+        let set = if is_due {
+            self.dir.replace(UPDATE_DUE, b"", 0o600, None)
+        } else {
+            self.dir.remove(UPDATE_DUE)
+        };
+        set.map_err(HelperError::io("write", self.path.join(UPDATE_DUE).display()))
     }
 
     /// Returns the text for the stick; none if nothing was done yet.

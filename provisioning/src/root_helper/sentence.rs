@@ -6,7 +6,9 @@ use std::io;
 use thiserror::Error;
 
 use super::box_record::{BoxRecordError, NetworkInUse};
+use super::dpkg::PackageError;
 use super::network::{NetworkService, ReloadError};
+use super::update::UpdateRecordError;
 use crate::bundle::{BundleError, SigningKeysError};
 use crate::enrolment::{BoxKeysError, SealError};
 
@@ -92,6 +94,12 @@ pub(super) enum HelperError {
     /// The trusted keys are damaged.
     #[error("the file `trusted` of this box is damaged: run `edge-gateway-box wipe`")]
     Trusted(#[from] SigningKeysError),
+    /// The record of the update is damaged.
+    #[error(transparent)]
+    Update(#[from] UpdateRecordError),
+    /// dpkg does not answer.
+    #[error(transparent)]
+    Package(#[from] PackageError),
     /// The keys of the box cannot be used.
     #[error(transparent)]
     Keys(#[from] BoxKeysError),

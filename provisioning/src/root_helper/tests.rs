@@ -2,6 +2,7 @@ mod files;
 mod hostile_gateway;
 mod hostile_stick;
 mod power_cuts;
+mod updates;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -1,0 +1,233 @@
+//! An update with real files, and a package manager that only remembers.
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ring::digest::{SHA256, digest};
+
+use super::super::box_dir::{BoxFiles, BoxStorage as _, RECORD};
+use super::super::box_record::BoxRecord;
+use super::super::dpkg::{PackageError, PackageManager};
+use super::super::run_dir::RunDir;
+use super::super::update::InstalledPackage;
+use super::super::updater::{UpdateProgress, Updater, announce};
+use super::{KEYS, key_list};
+use crate::bundle::{Bundle, Manifest, PackageDigest, PackageName, seal};
+use crate::update_notice::UpdateState;
+
+fn name(version: &str) -> PackageName {
+    PackageName::new(version, "arm64").unwrap()
+}
+
+/// dpkg: what is installed, and whether it takes the next package.
+struct Packages {
+    installed: Option<InstalledPackage>,
+    fails: bool,
+    log: Vec<String>,
+}
+
+impl PackageManager for &RefCell<Packages> {
+    fn installed(&self) -> Result<Option<InstalledPackage>, PackageError> {
+        Ok(self.borrow().installed.clone())
+    }
+
+    fn install(&mut self, package: &Path) -> Result<(), PackageError> {
+        let file = package.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut packages = self.borrow_mut();
+        packages.log.push(file.clone());
+        assert_eq!(fs::read(package).unwrap(), file.as_bytes(), "only what the bundle names");
+        if std::mem::take(&mut packages.fails) {
+            packages.installed.as_mut().unwrap().is_complete = false;
+            let words = "E: no space".to_owned();
+            return Err(PackageError::Failed { program: "apt-get", words });
+        }
+        packages.installed =
+            Some(InstalledPackage { name: file.parse().unwrap(), is_complete: true });
+        Ok(())
+    }
+}
+
+/// A box with version 0.1.0, on which bundle 16 is confirmed and bundle 17 is on trial.
+struct TestBox {
+    dir: PathBuf,
+    run_dir: RunDir,
+    packages: RefCell<Packages>,
+}
+
+impl TestBox {
+    fn new(manifest: Manifest) -> Self {
+        let name = format!("edge-update-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(dir.join("state/packages")).unwrap();
+        let run_dir = RunDir::open(&dir.join("run")).unwrap();
+        let installed = InstalledPackage { name: self::name("0.1.0"), is_complete: true };
+        let packages = Packages { installed: Some(installed), fails: false, log: Vec::new() };
+        let new = Self { dir, run_dir, packages: RefCell::new(packages) };
+        let mut files = new.files();
+        let files_of = [("gateway.toml", &b"x"[..])].into();
+        let contents = Bundle::new(manifest, files_of).unwrap().render().unwrap();
+        let lists = [key_list(1, &KEYS.first, &KEYS.first)];
+        let bundle = seal(&lists, &contents, &KEYS.first.sign(&contents).unwrap()).unwrap();
+        files.write_bundle(17, &bundle).unwrap();
+        new.set_bundles(&mut files, Some(16), Some(17));
+        announce(&files, &files.record().unwrap(), &new.run_dir, true).unwrap();
+        drop(files);
+        new
+    }
+
+    fn files(&self) -> BoxFiles {
+        BoxFiles::open(&self.dir.join("box"), None).unwrap()
+    }
+
+    fn set_bundles(&self, files: &mut BoxFiles, confirmed: Option<u64>, on_trial: Option<u64>) {
+        let record = BoxRecord { last: 17, confirmed, on_trial, ..BoxRecord::default() };
+        files.write(RECORD, &record.to_string()).unwrap();
+    }
+
+    /// Runs steps until one has to wait, with a new process each time.
+    fn run(&self) -> UpdateProgress {
+        loop {
+            let (box_dir, state_dir) = (self.dir.join("box"), self.dir.join("state"));
+            let mut updater = Updater::new(&box_dir, &state_dir, &self.run_dir, &self.packages);
+            let progress = updater.step().unwrap();
+            if progress != UpdateProgress::After(Duration::ZERO) {
+                return progress;
+            }
+        }
+    }
+
+    fn fetch(&self, name: &PackageName, content: &str) {
+        fs::write(self.dir.join("state/packages").join(name.to_string()), content).unwrap();
+    }
+
+    fn fetch_all(&self) {
+        for name in [name("0.1.0"), name("0.2.0")] {
+            self.fetch(&name, &name.to_string());
+        }
+    }
+
+    fn told(&self) -> Option<UpdateState> {
+        self.run_dir.update_notice().map(|notice| notice.state)
+    }
+
+    fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.packages.borrow_mut().log)
+    }
+
+    fn is_due(&self) -> bool {
+        self.dir.join("run/update-due").exists()
+    }
+
+    fn kept(&self) -> Vec<String> {
+        let names = fs::read_dir(self.dir.join("box/packages")).unwrap();
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+        names.map(|entry| name(entry).into_string().unwrap()).collect()
+    }
+}
+
+impl Drop for TestBox {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.dir).unwrap();
+    }
+}
+
+/// The manifest of bundle 17; the content of each package is its name.
+fn manifest(version: Option<&str>) -> Manifest {
+    let package = |version| {
+        let name = name(version);
+        let digest = digest(&SHA256, name.to_string().as_bytes());
+        (name, PackageDigest(digest.as_ref().try_into().unwrap()))
+    };
+    Manifest {
+        gateway: "amsterdam-01".to_owned(),
+        counter: 17,
+        version: version.map(str::to_owned),
+        packages: ["0.1.0", "0.2.0"].map(package).into(),
+        ..Manifest::default()
+    }
+}
+
+#[test]
+fn a_version_is_fetched_installed_and_confirmed_with_its_bundle() {
+    let tested = TestBox::new(manifest(Some("0.2.0")));
+    assert_eq!((tested.told(), tested.is_due()), (Some(UpdateState::Pending), true));
+    assert!(matches!(tested.run(), UpdateProgress::After(_)));
+    let both = vec![name("0.1.0"), name("0.2.0")];
+    assert_eq!(tested.told(), Some(UpdateState::Fetching(both)));
+
+    // Not what the bundle names, and a link to what it names.
+    tested.fetch(&name("0.2.0"), "altered");
+    let link = tested.dir.join("state/packages").join(name("0.1.0").to_string());
+    fs::write(tested.dir.join("elsewhere"), name("0.1.0").to_string()).unwrap();
+    std::os::unix::fs::symlink(tested.dir.join("elsewhere"), &link).unwrap();
+    assert!(matches!(tested.run(), UpdateProgress::After(_)));
+    assert!(tested.kept().is_empty() && tested.log().is_empty());
+
+    fs::remove_file(link).unwrap();
+    tested.fetch_all();
+    assert!(matches!(tested.run(), UpdateProgress::After(_)));
+    assert_eq!(tested.told(), Some(UpdateState::Installed));
+    assert_eq!(tested.log(), [name("0.2.0").to_string()]);
+
+    tested.set_bundles(&mut tested.files(), Some(17), None);
+    assert_eq!(tested.run(), UpdateProgress::Ended);
+    assert_eq!((tested.told(), tested.kept()), (None, vec![name("0.2.0").to_string()]));
+}
+
+#[test]
+fn a_bundle_that_is_rolled_back_takes_its_version_along() {
+    let tested = TestBox::new(manifest(Some("0.2.0")));
+    tested.fetch_all();
+    tested.run();
+    assert_eq!(tested.log(), [name("0.2.0").to_string()]);
+
+    tested.set_bundles(&mut tested.files(), Some(16), None);
+    assert_eq!(tested.run(), UpdateProgress::Ended);
+    assert_eq!(tested.log(), [name("0.1.0").to_string()]);
+    assert_eq!((tested.told(), tested.kept()), (None, vec![name("0.1.0").to_string()]));
+}
+
+#[test]
+fn what_cannot_be_installed_leaves_the_version_before() {
+    let tested = TestBox::new(manifest(Some("0.2.0")));
+    tested.fetch_all();
+    tested.packages.borrow_mut().fails = true;
+    assert_eq!(tested.run(), UpdateProgress::Ended);
+    assert_eq!(tested.log(), [name("0.2.0").to_string(), name("0.1.0").to_string()]);
+    let reason =
+        "edge-gateway_0.2.0_arm64.deb cannot be installed: apt-get has failed: E: no space";
+    assert_eq!(tested.told(), Some(UpdateState::Failed(reason.to_owned())));
+    // The gateway is told again after a boot, and the version is not tried again.
+    tested.run_dir.put_update(None).unwrap();
+    assert_eq!(tested.run(), UpdateProgress::Ended);
+    assert_eq!(tested.told(), Some(UpdateState::Failed(reason.to_owned())));
+    assert!(tested.log().is_empty());
+
+    tested.set_bundles(&mut tested.files(), Some(16), None);
+    assert_eq!((tested.run(), tested.told()), (UpdateProgress::Ended, None));
+}
+
+#[test]
+fn what_needs_no_update_is_said_at_once() {
+    for (version, expected) in [(None, None), (Some("0.1.0"), Some(UpdateState::Installed))] {
+        let tested = TestBox::new(manifest(version));
+        assert_eq!(tested.is_due(), version.is_some());
+        assert_eq!((tested.run(), tested.told()), (UpdateProgress::Ended, expected));
+        assert!(tested.log().is_empty());
+    }
+    let tested = TestBox::new(manifest(Some("0.3.0")));
+    assert_eq!(tested.run(), UpdateProgress::Ended);
+    assert!(matches!(tested.told(), Some(UpdateState::Failed(_))), "{:?}", tested.told());
+}
+
+#[test]
+fn without_dpkg_the_version_is_left_alone() {
+    let tested = TestBox::new(manifest(Some("0.2.0")));
+    tested.run_dir.put_update(None).unwrap();
+    tested.run_dir.set_update_due(false).unwrap();
+    let files = tested.files();
+    announce(&files, &files.record().unwrap(), &tested.run_dir, false).unwrap();
+    assert_eq!((tested.told(), tested.is_due()), (Some(UpdateState::Unmanaged), false));
+}
