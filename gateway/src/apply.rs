@@ -10,6 +10,7 @@ mod active;
 mod bundle_dir;
 mod fetch;
 mod offer;
+mod packages;
 mod sentence;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use provisioning::bundle::{BundleOffer, BundleSource};
-use provisioning::trial::{Evidence, RevertReason, TrialDecision};
+use provisioning::trial::{Evidence, MissingEvidence, RevertReason, TrialDecision};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -31,6 +32,7 @@ pub use offer::{OfferTracker, OfferVerdict, PullFault};
 pub use sentence::{BundleEvent, BundleSentence};
 
 use self::active::{ActiveTrial, InboxVerdict, unusable};
+use self::packages::{PackageDownload, VersionState, remove_packages, version_state};
 use crate::metrics::{BundleMetrics, OfferOutcome};
 use crate::uplink::Uplink;
 
@@ -111,6 +113,10 @@ pub struct BundleTask {
     /// Whether the bundle on trial was fetched again.
     is_refetched: bool,
     next_refetch: Option<Instant>,
+    /// The packages of the version that the bundle on trial names.
+    download: Option<PackageDownload>,
+    /// Bytes that it had received at the last look, and when that was since the boot.
+    download_seen: (u64, Duration),
     next_inbox: Instant,
     /// What the status says.
     shown: Option<BundleEvent>,
@@ -142,6 +148,8 @@ impl BundleTask {
             recorded_at: since_boot(),
             is_refetched: false,
             next_refetch: None,
+            download: None,
+            download_seen: (0, since_boot()),
             next_inbox: now(),
             shown: None,
         }
@@ -181,6 +189,9 @@ impl BundleTask {
         let events = self.bundles.as_mut().map(|bundles| std::mem::take(&mut bundles.events));
         for event in events.unwrap_or_default() {
             self.publish(event).await;
+        }
+        if self.bundles.as_ref().is_some_and(|bundles| bundles.trial().is_none()) {
+            self.remove_packages().await;
         }
         self.show_last_reverted().await;
     }
@@ -227,11 +238,20 @@ impl BundleTask {
     /// Judges the bundle on trial. Returns whether it was rolled back.
     async fn advance_trial(&mut self, trial: ActiveTrial) -> bool {
         let mut evidence = self.evidence(trial);
-        let with_refetch = Evidence { bundle_refetched: true, ..evidence };
+        let with_refetch = Evidence { bundle_refetched: true, version: true, ..evidence };
         if !evidence.bundle_refetched && with_refetch.missing().is_empty() {
             self.refetch_bundle().await;
             evidence = self.evidence(trial);
         }
+        let version = self.version_state().await;
+        evidence.version = version == VersionState::Reached;
+        if let VersionState::Failed(cause) = &version
+            && trial.time_left.is_some()
+        {
+            return self.revert(RevertReason::VersionFailed { cause: cause.clone() }).await;
+        }
+        let missing = evidence.missing();
+        self.advance_download(&missing, &version);
         let running = since_boot().saturating_sub(self.recorded_at);
         let Some(bundles) = &self.bundles else { return false };
         match bundles.trials.judge(&evidence, running) {
@@ -245,8 +265,8 @@ impl BundleTask {
                     self.record_running_time().await;
                 }
                 let minutes_left = trial.time_left.map(|left| left.as_secs().div_ceil(60));
-                let missing = evidence.missing();
-                let sentence = BundleSentence::on_trial(trial.counter, &missing, minutes_left);
+                let missing = self.describe(&missing, &version);
+                let sentence = BundleSentence::on_trial(trial.counter, missing, minutes_left);
                 self.show(Some(BundleEvent::new(&sentence))).await;
                 false
             }
@@ -266,7 +286,71 @@ impl BundleTask {
             set: session.is_connected && !session.set_refused,
             status: session.status_accepted,
             bundle_refetched: self.is_refetched || self.settings.url.is_none(),
+            version: false,
         }
+    }
+
+    async fn version_state(&self) -> VersionState {
+        let Some(bundles) = &self.bundles else { return VersionState::Waiting };
+        let Some(active) = &bundles.active else { return VersionState::Reached };
+        version_state(&bundles.box_run_dir, active).await
+    }
+
+    /// Fetches packages when nothing else is missing: then the web server can be reached. Time in
+    /// which they arrive does not count as time of the trial: the line may be slow.
+    fn advance_download(&mut self, missing: &[MissingEvidence], version: &VersionState) {
+        let (VersionState::Wanted(wanted), [MissingEvidence::Version]) = (version, missing) else {
+            self.download = None;
+            return;
+        };
+        let now = since_boot();
+        let bundles = self.bundles.as_ref();
+        let active =
+            bundles.and_then(|bundles| Some((bundles.state_dir(), bundles.active.as_ref()?)));
+        match (&self.download, active, &self.settings.url) {
+            (Some(download), ..) if download.is_of(wanted) => {
+                let (seen, seen_at) = self.download_seen;
+                let received = download.progress().received;
+                if received > seen {
+                    self.recorded_at += now.saturating_sub(seen_at);
+                }
+                self.download_seen = (received, now);
+            }
+            (_, Some((state_dir, active)), Some(url)) => {
+                let uplink = &self.inputs.uplink;
+                let wanted = wanted.clone();
+                let begun = PackageDownload::begin(wanted, active, state_dir, uplink, url);
+                self.download = Some(begun);
+                self.download_seen = (0, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns what is missing, as a sentence for people.
+    fn describe(&self, missing: &[MissingEvidence], version: &VersionState) -> String {
+        let download = self.download.as_ref().map(PackageDownload::progress);
+        let one = |missing: &MissingEvidence| match (missing, version, &download) {
+            (MissingEvidence::Version, VersionState::Wanted(_), Some(progress)) => {
+                let mebibytes = progress.received as f64 / f64::from(1 << 20);
+                format!("{}, {mebibytes:.1} MiB received", progress.sentence)
+            }
+            (MissingEvidence::Version, VersionState::Wanted(_), None)
+                if self.settings.url.is_none() =>
+            {
+                "its version is not installed, and `[bundle] url` names no web server to fetch it \
+                 from"
+                    .to_owned()
+            }
+            (MissingEvidence::Version, VersionState::Failed(cause), _) => {
+                format!("its version does not run here: {cause}")
+            }
+            (MissingEvidence::Version, VersionState::Waiting, _) => {
+                "edge-gateway-box installs its version".to_owned()
+            }
+            _ => missing.to_string(),
+        };
+        missing.iter().map(one).collect::<Vec<_>>().join("; ")
     }
 
     /// Fetches the bundle on trial by its own configuration, or a later one of this gateway: the
@@ -294,6 +378,7 @@ impl BundleTask {
         match self.with_bundles(|bundles| bundles.trials.confirm()).await {
             Some(Ok(())) => {
                 self.metrics.on_trial.set(0);
+                self.remove_packages().await;
                 self.publish(BundleEvent::logged(&BundleSentence::Confirmed { counter })).await;
                 self.show(None).await;
             }
@@ -391,6 +476,14 @@ impl BundleTask {
                 let sentence = BundleSentence::GivenUp { counter, reason };
                 self.publish(BundleEvent::logged(&sentence)).await;
             }
+        }
+    }
+
+    /// Removes packages that nothing needs any more.
+    async fn remove_packages(&mut self) {
+        let removed = self.with_bundles(|bundles| remove_packages(bundles.state_dir())).await;
+        if let Some(Err(error)) = removed {
+            tracing::warn!(target: LOG_TARGET, %error, "old packages are not removed");
         }
     }
 

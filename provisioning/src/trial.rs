@@ -101,6 +101,11 @@ pub enum RevertReason {
     },
     /// It was started too often without being confirmed.
     TooManyStarts,
+    /// The version that it names cannot be installed, or did not run.
+    VersionFailed {
+        /// Why, as a sentence for people.
+        cause: String,
+    },
     /// The gateway cannot start with it.
     Unusable {
         /// What is wrong with it, as a sentence for people.
@@ -315,6 +320,7 @@ impl std::fmt::Display for RevertReason {
                 "it was started {MAX_STARTS} times without being confirmed: the program crashed, \
                  or the power failed"
             ),
+            Self::VersionFailed { cause } => write!(f, "its version does not run here: {cause}"),
             Self::Unusable { cause } => write!(f, "the gateway cannot start with it: {cause}"),
         }
     }

@@ -1,12 +1,14 @@
 //! Which configuration a start uses: that of the bundle in use, or the file of the box itself.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use provisioning::bundle::{
-    Bundle, BundleError, BundleSource, GATEWAY_TOML, MAX_BUNDLE_BYTES, VerifyPolicy, verify,
+    Bundle, BundleError, BundleSource, GATEWAY_TOML, MAX_BUNDLE_BYTES, PackageDigest, PackageName,
+    VerifyPolicy, verify,
 };
 use provisioning::regular_file;
 use provisioning::trial::{BundleInUse, BundleTrial, RevertReason, TrialError, TrialSlot};
@@ -67,6 +69,8 @@ pub struct Bundles {
     pub active: Option<ActiveBundle>,
     /// What happened with bundles since the last start, to be published.
     pub events: Vec<BundleEvent>,
+    /// Directory of `edge-gateway-box`.
+    pub(super) box_run_dir: PathBuf,
 }
 
 /// The bundle in use.
@@ -78,6 +82,10 @@ pub struct ActiveBundle {
     pub counter: u64,
     /// `gateway.id` that it is for.
     pub gateway: String,
+    /// Version that it names; none leaves it to the box.
+    pub version: Option<String>,
+    /// The packages that it names.
+    pub packages: BTreeMap<PackageName, PackageDigest>,
 }
 
 /// The bundle in use, while it is on trial.
@@ -141,8 +149,9 @@ impl Bundles {
             }
             opened => opened?,
         };
-        let mut bundles = Self { trials, active: None, events };
-        bundles.refresh(box_run_dir)?;
+        let box_run_dir = box_run_dir.to_owned();
+        let mut bundles = Self { trials, active: None, events, box_run_dir };
+        bundles.refresh()?;
         Ok(bundles)
     }
 
@@ -150,7 +159,7 @@ impl Bundles {
     ///
     /// # Errors
     /// When bundles cannot be read or written.
-    pub fn refresh(&mut self, box_run_dir: &Path) -> Result<(), BundlesError> {
+    pub fn refresh(&mut self) -> Result<(), BundlesError> {
         // While one is on trial, the next one waits for the verdict.
         let is_free = self.trials.record().on_trial.is_none() || !self.has_previous();
         let taken = is_free.then(|| self.take_inbox(None)).flatten();
@@ -159,7 +168,7 @@ impl Bundles {
         if let Some(reason) = self.trials.start()? {
             self.report_reverted(counter, &reason);
         }
-        if let Err(error) = self.activate(box_run_dir) {
+        if let Err(error) = self.activate() {
             // The gateway runs with the file of the box, and takes the newest bundle.
             self.events.push(unusable(&error));
         }
@@ -179,14 +188,14 @@ impl Bundles {
     }
 
     /// Returns the bundle in use unpacked. One on trial that cannot be unpacked is rolled back.
-    fn activate(&mut self, box_run_dir: &Path) -> Result<(), BundlesError> {
+    fn activate(&mut self) -> Result<(), BundlesError> {
         loop {
             let slot = match self.trials.in_use() {
                 BundleInUse::Nothing => return Ok(()),
                 BundleInUse::Confirmed(slot) | BundleInUse::OnTrial { slot, .. } => slot,
             };
             let has_previous = self.trials.record().on_trial.is_some() && self.has_previous();
-            let error = match self.unpack(slot, has_previous, box_run_dir) {
+            let error = match self.unpack(slot, has_previous) {
                 Ok(active) => {
                     self.active = Some(active);
                     return Ok(());
@@ -202,7 +211,6 @@ impl Bundles {
         &mut self,
         slot: TrialSlot,
         has_previous: bool,
-        box_run_dir: &Path,
     ) -> Result<ActiveBundle, BundlesError> {
         let dir = self.trials.storage().clone();
         let bytes = dir.read_slot(slot).map_err(BundlesError::Unpack)?;
@@ -217,7 +225,7 @@ impl Bundles {
         };
         let verified = verify(&bytes, &policy).map_err(BundlesError::Damaged)?;
         let manifest = verified.bundle.manifest();
-        let secrets = match wait_for_box(&verified.bundle, box_run_dir) {
+        let secrets = match wait_for_box(&verified.bundle, &self.box_run_dir) {
             BoxOutcome::Nothing => dir.own_secrets(),
             BoxOutcome::Ready(secrets) => Some(secrets),
             BoxOutcome::Refused { sentence, .. } if has_previous => {
@@ -231,7 +239,13 @@ impl Bundles {
         };
         let file =
             dir.unpack(slot, &verified.bundle, secrets.as_deref()).map_err(BundlesError::Unpack)?;
-        Ok(ActiveBundle { file, counter: manifest.counter, gateway: manifest.gateway.clone() })
+        Ok(ActiveBundle {
+            file,
+            counter: manifest.counter,
+            gateway: manifest.gateway.clone(),
+            version: manifest.version.clone(),
+            packages: manifest.packages.clone(),
+        })
     }
 
     /// Takes the bundle that a person brought, if there is one: it is in use from the next start.
@@ -345,17 +359,13 @@ impl Bundles {
     ///
     /// # Errors
     /// When bundles cannot be read or written.
-    pub fn revert_unusable(
-        &mut self,
-        cause: String,
-        box_run_dir: &Path,
-    ) -> Result<bool, BundlesError> {
+    pub fn revert_unusable(&mut self, cause: String) -> Result<bool, BundlesError> {
         if self.trial().is_none_or(|trial| trial.time_left.is_none()) {
             return Ok(false);
         }
         self.revert(RevertReason::Unusable { cause })?;
         self.active = None;
-        self.activate(box_run_dir)?;
+        self.activate()?;
         Ok(true)
     }
 

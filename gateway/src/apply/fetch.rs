@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Request;
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header;
+use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
 use provisioning::bundle::{BundleOffer, MAX_BUNDLE_BYTES};
 use provisioning::config::HostPort;
@@ -55,7 +55,7 @@ pub enum PullError {
     },
     /// The web server does not have it.
     #[error(
-        "the web server {server} answered {code} for {path}: copy the bundle there, and check \
+        "the web server {server} answered {code} for {path}: copy the file there, and check \
          `[bundle] url`"
     )]
     Status {
@@ -109,14 +109,8 @@ impl PullError {
 
 /// Returns the file, by the route to the broker.
 pub(super) async fn fetch(uplink: &Uplink, url: &WebFile) -> Result<Vec<u8>, PullError> {
+    let fetched = timeout(PULL_TIMEOUT, async { get(url.connect(uplink).await?, url).await });
     let server = || url.server.to_string();
-    let fetched = timeout(PULL_TIMEOUT, async {
-        let stream = uplink
-            .connect(&url.server, CONNECT_TIMEOUT)
-            .await
-            .map_err(|cause| PullError::Unreachable { server: server(), cause: Box::new(cause) })?;
-        get(stream, url).await
-    });
     fetched.await.unwrap_or_else(|_| Err(PullError::TimedOut { server: server() }))
 }
 
@@ -133,28 +127,45 @@ pub(super) async fn fetch_offered(
 }
 
 async fn get(stream: Box<dyn ByteStream>, url: &WebFile) -> Result<Vec<u8>, PullError> {
-    let not_http = || PullError::NotHttp { server: url.server.to_string() };
-    let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|_| not_http())?;
-    let request = Request::get(&url.path)
-        .header(header::HOST, url.server.to_string())
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|_| not_http())?;
-    // The future owns the sender, so that the connection closes after the exchange.
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|_| not_http())?;
-        let code = response.status().as_u16();
-        if code != 200 {
-            let (server, path) = (url.server.to_string(), url.path.clone());
-            return Err(PullError::Status { server, path, code });
-        }
+    exchange(stream, url, None, async |response| {
         match Limited::new(response.into_body(), MAX_BUNDLE_BYTES).collect().await {
             Ok(body) => Ok(body.to_bytes().to_vec()),
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
                 Err(PullError::TooLong { path: url.path.clone() })
             }
-            Err(_) => Err(not_http()),
+            Err(_) => Err(url.not_http()),
+        }
+    })
+    .await
+}
+
+/// Asks for a file, from this byte on if it is not the whole one, and lets `read` take the answer
+/// if it is a success: 200, or 206 with a part.
+pub(super) async fn exchange<T>(
+    stream: Box<dyn ByteStream>,
+    url: &WebFile,
+    from: Option<u64>,
+    read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, PullError>,
+) -> Result<T, PullError> {
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|_| url.not_http())?;
+    let mut request = Request::get(&url.path)
+        .header(header::HOST, url.server.to_string())
+        .header(header::CONNECTION, "close");
+    if let Some(from) = from {
+        request = request.header(header::RANGE, format!("bytes={from}-"));
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|_| url.not_http())?;
+    // The future owns the sender, so that the connection closes after the exchange.
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|_| url.not_http())?;
+        match response.status().as_u16() {
+            200 => read(response).await,
+            206 if from.is_some() => read(response).await,
+            code => {
+                let (server, path) = (url.server.to_string(), url.path.clone());
+                Err(PullError::Status { server, path, code })
+            }
         }
     };
     tokio::pin!(exchange);
@@ -162,5 +173,24 @@ async fn get(stream: Box<dyn ByteStream>, url: &WebFile) -> Result<Vec<u8>, Pull
         answer = &mut exchange => answer,
         // An error of the connection fails the exchange as well.
         _ = connection => exchange.await,
+    }
+}
+
+impl WebFile {
+    /// Returns another file of the directory that this one is in.
+    pub(super) fn sibling(&self, name: &str) -> Self {
+        let dir = self.path.rsplit_once('/').map_or("", |(dir, _)| dir);
+        Self { server: self.server.clone(), path: format!("{dir}/{name}") }
+    }
+
+    /// Connects to the server, by the route to the broker.
+    pub(super) async fn connect(&self, uplink: &Uplink) -> Result<Box<dyn ByteStream>, PullError> {
+        uplink.connect(&self.server, CONNECT_TIMEOUT).await.map_err(|cause| {
+            PullError::Unreachable { server: self.server.to_string(), cause: Box::new(cause) }
+        })
+    }
+
+    pub(super) fn not_http(&self) -> PullError {
+        PullError::NotHttp { server: self.server.to_string() }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use provisioning::trial::{MissingEvidence, TrialState};
+use provisioning::trial::TrialState;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -151,13 +151,7 @@ impl BundleSentence {
     }
 
     /// Returns the sentence about a bundle on trial. `minutes_left` is absent for the first one.
-    pub(super) fn on_trial(
-        counter: u64,
-        missing: &[MissingEvidence],
-        minutes_left: Option<u64>,
-    ) -> Self {
-        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        let missing = missing.join("; ");
+    pub(super) fn on_trial(counter: u64, missing: String, minutes_left: Option<u64>) -> Self {
         match minutes_left {
             Some(minutes_left) => Self::OnTrial { counter, missing, minutes_left },
             None => Self::FirstOnTrial { counter, missing },

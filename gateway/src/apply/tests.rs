@@ -1,14 +1,16 @@
 mod bundles;
-mod fetches;
+pub(super) mod fetches;
 mod task;
+mod versions;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::{fs, process};
 
 use provisioning::bundle::{Bundle, Manifest, SigningKeys, seal};
 use provisioning::office::signing::{KeyFile, NewKey, Signer};
+use provisioning::update_notice::{UpdateNotice, UpdateState};
 
 use super::*;
 
@@ -41,9 +43,23 @@ impl StateDir {
         fs::write(self.path("inbox.tar"), bundle).unwrap();
     }
 
-    /// Does what a start does, without `edge-gateway-box`.
+    /// Returns the directory of `edge-gateway-box`, which does not exist yet.
+    fn box_run_dir(&self) -> PathBuf {
+        self.0.join("box")
+    }
+
+    /// Lets `edge-gateway-box` say how far the version of bundle 4 is.
+    fn tell(&self, state: UpdateState) {
+        fs::create_dir_all(self.box_run_dir()).unwrap();
+        let notice = UpdateNotice { bundle: 4, state }.to_string();
+        fs::write(self.box_run_dir().join("update.new"), notice).unwrap();
+        fs::rename(self.box_run_dir().join("update.new"), self.box_run_dir().join("update"))
+            .unwrap();
+    }
+
+    /// Does what a start does.
     fn open(&self) -> Bundles {
-        Bundles::open(&self.0, Path::new("/nonexistent")).unwrap()
+        Bundles::open(&self.0, &self.box_run_dir()).unwrap()
     }
 
     /// Returns a box with this bundle confirmed.
@@ -67,6 +83,10 @@ fn bundle(counter: u64) -> Vec<u8> {
 
 fn bundle_of(gateway: &str, counter: u64, files: &[(&str, &str)]) -> Vec<u8> {
     let manifest = Manifest { gateway: gateway.to_owned(), counter, ..Manifest::default() };
+    bundle_with(manifest, files)
+}
+
+fn bundle_with(manifest: Manifest, files: &[(&str, &str)]) -> Vec<u8> {
     let files: BTreeMap<_, _> =
         files.iter().map(|(name, content)| (*name, content.as_bytes())).collect();
     let contents = Bundle::new(manifest, files).unwrap().render().unwrap();

@@ -19,6 +19,8 @@ pub struct Evidence {
     pub status: bool,
     /// This bundle was fetched again.
     pub bundle_refetched: bool,
+    /// The version that the bundle names runs, or the box does not decide about the version.
+    pub version: bool,
 }
 
 /// Something that a bundle on trial has not reached.
@@ -36,6 +38,8 @@ pub enum MissingEvidence {
     Status,
     /// The bundle was not fetched again.
     Refetch,
+    /// The version that the bundle names is not installed.
+    Version,
 }
 
 impl Evidence {
@@ -50,6 +54,7 @@ impl Evidence {
             (self.set, MissingEvidence::Set),
             (self.status, MissingEvidence::Status),
             (self.bundle_refetched, MissingEvidence::Refetch),
+            (self.version, MissingEvidence::Version),
         ];
         let mut missing: Vec<_> =
             all.into_iter().filter(|(is_reached, _)| !is_reached).map(|(_, what)| what).collect();
@@ -79,6 +84,9 @@ impl fmt::Display for MissingEvidence {
             }
             Self::Status => "the broker did not acknowledge the status: check its access list",
             Self::Refetch => "the bundle could not be fetched again: check `[bundle] url`",
+            Self::Version => {
+                "the version of the bundle is not installed: check `packages` at the web server"
+            }
         })
     }
 }

@@ -14,6 +14,7 @@ const ALL: Evidence = Evidence {
     set: true,
     status: true,
     bundle_refetched: true,
+    version: true,
 };
 
 /// A disk whose power fails after a number of steps. A write of a slot is two steps: in between,
@@ -120,6 +121,7 @@ fn a_bundle_is_confirmed_when_everything_is_reached() {
         |evidence| evidence.set = true,
         |evidence| evidence.status = true,
         |evidence| evidence.bundle_refetched = true,
+        |evidence| evidence.version = true,
     ];
     for reach in reached {
         assert_eq!(trials.judge(&evidence, Duration::from_secs(599)), TrialDecision::Wait);

@@ -93,10 +93,10 @@ fn a_bundle_that_is_started_too_often_is_rolled_back() {
 #[test]
 fn a_bundle_that_the_gateway_cannot_start_with_is_rolled_back() {
     let dir = StateDir::with_confirmed(3);
-    assert!(!dir.open().revert_unusable("no".to_owned(), Path::new("/nonexistent")).unwrap());
+    assert!(!dir.open().revert_unusable("no".to_owned()).unwrap());
     dir.load(&bundle(4));
     let mut bundles = dir.open();
-    assert!(bundles.revert_unusable("bad key".to_owned(), Path::new("/nonexistent")).unwrap());
+    assert!(bundles.revert_unusable("bad key".to_owned()).unwrap());
     assert_eq!(counter_in_use(&bundles), Some(3));
     let text = &bundles.events.last().unwrap().sentence.text;
     assert_eq!(

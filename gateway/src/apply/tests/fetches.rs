@@ -11,13 +11,25 @@ use super::super::fetch::{fetch, fetch_offered};
 use super::*;
 
 /// A web server, until it is dropped.
-pub(super) struct WebServer {
-    pub(super) file: WebFile,
+pub(in crate::apply) struct WebServer {
+    pub(in crate::apply) file: WebFile,
     _task: JoinSet<()>,
 }
 
-/// Serves the same answer to each request.
+/// Serves the same answer to each request for the bundle.
 pub(super) async fn serve(answer: Vec<u8>) -> WebServer {
+    serve_with(move |request| {
+        let expected = "GET /bundles/edge-bundle-amsterdam-01.tar HTTP/1.1\r\n";
+        assert!(request.starts_with(expected), "{request}");
+        answer.clone()
+    })
+    .await
+}
+
+/// Answers each request with what `answer` returns.
+pub(in crate::apply) async fn serve_with(
+    mut answer: impl FnMut(&str) -> Vec<u8> + Send + 'static,
+) -> WebServer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut task = JoinSet::new();
@@ -27,10 +39,8 @@ pub(super) async fn serve(answer: Vec<u8>) -> WebServer {
             while !request.ends_with(b"\r\n\r\n")
                 && stream.read_buf(&mut request).await.unwrap() > 0
             {}
-            let expected = b"GET /bundles/edge-bundle-amsterdam-01.tar HTTP/1.1\r\n";
-            assert!(request.starts_with(expected), "{}", String::from_utf8_lossy(&request));
             // A client that has enough closes.
-            let _ = stream.write_all(&answer).await;
+            let _ = stream.write_all(&answer(&String::from_utf8_lossy(&request))).await;
         }
     });
     let server = HostPort { host: "127.0.0.1".to_owned(), port };
@@ -38,7 +48,7 @@ pub(super) async fn serve(answer: Vec<u8>) -> WebServer {
     WebServer { file, _task: task }
 }
 
-pub(super) fn ok(body: &[u8]) -> Vec<u8> {
+pub(in crate::apply) fn ok(body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }

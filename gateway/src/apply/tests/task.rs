@@ -9,9 +9,9 @@ use super::*;
 use crate::metrics::Metrics;
 use crate::testing;
 
-const LIMIT: Duration = Duration::from_secs(20);
-const HOUR: Duration = Duration::from_hours(1);
-const ALL: SessionEvidence = SessionEvidence {
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const HOUR: Duration = Duration::from_hours(1);
+pub(super) const ALL: SessionEvidence = SessionEvidence {
     is_connected: true,
     offer_refused: false,
     set_refused: false,
@@ -19,11 +19,11 @@ const ALL: SessionEvidence = SessionEvidence {
 };
 
 /// A task that runs, and what is around it.
-struct TestTask {
+pub(super) struct TestTask {
     offers: watch::Sender<Option<Vec<u8>>>,
-    session: watch::Sender<SessionEvidence>,
+    pub(super) session: watch::Sender<SessionEvidence>,
     reports: mpsc::Receiver<BundleReport>,
-    restart: CancellationToken,
+    pub(super) restart: CancellationToken,
     stop: CancellationToken,
     metrics: Metrics,
     running: JoinSet<()>,
@@ -31,7 +31,7 @@ struct TestTask {
 }
 
 impl TestTask {
-    fn start(dir: &StateDir, web: Option<WebServer>, confirm: Duration) -> Self {
+    pub(super) fn start(dir: &StateDir, web: Option<WebServer>, confirm: Duration) -> Self {
         let (offers, session) =
             (watch::Sender::new(None), watch::Sender::new(SessionEvidence::default()));
         let (to_pump, reports) = mpsc::channel(64);
@@ -52,7 +52,7 @@ impl TestTask {
     }
 
     /// Returns the next report with this state, which is answered.
-    async fn report(&mut self, state: &str) -> BundleEvent {
+    pub(super) async fn report(&mut self, state: &str) -> BundleEvent {
         let next = async {
             loop {
                 match self.reports.recv().await.expect("the task runs") {
@@ -79,7 +79,7 @@ impl TestTask {
         line.parse().unwrap()
     }
 
-    async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         self.stop.cancel();
         timeout(LIMIT, self.running.join_next()).await.unwrap().unwrap().unwrap();
     }

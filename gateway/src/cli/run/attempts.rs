@@ -201,7 +201,7 @@ fn take_inbox(bundles: Option<Bundles>) -> impl FnOnce() -> Option<Bundles> {
     move || {
         let mut bundles = bundles?;
         if bundles.inbox().symlink_metadata().is_ok() {
-            let refreshed = bundles.refresh(Path::new(BOX_RUN_DIR));
+            let refreshed = bundles.refresh();
             refreshed.inspect_err(log_unusable).ok()?;
         }
         Some(bundles)
@@ -228,7 +228,7 @@ fn revert_if_unstartable(
         if !is_unstartable {
             return (false, Some(bundles));
         }
-        let is_reverted = bundles.revert_unusable(cause, Path::new(BOX_RUN_DIR));
+        let is_reverted = bundles.revert_unusable(cause);
         (is_reverted.inspect_err(log_unusable).unwrap_or(false), Some(bundles))
     }
 }
