@@ -42,6 +42,16 @@ impl DebianPackage {
     /// When it cannot be packed again.
     #[must_use]
     pub fn with_version(&self, version: &str) -> Self {
+        self.with_change(version, |_| ())
+    }
+
+    /// Returns the package with a later version and a change to its files, which are below the
+    /// directory that `change` gets.
+    ///
+    /// # Panics
+    /// When it cannot be packed again.
+    #[must_use]
+    pub fn with_change(&self, version: &str, change: impl FnOnce(&Path)) -> Self {
         let dir = temp_dir();
         let (root, path) = (dir.path().join("root"), dir.path().join("later.deb"));
         let dpkg_deb = |command: &mut Command| {
@@ -56,6 +66,7 @@ impl DebianPackage {
             None => format!("{line}\n"),
         });
         fs::write(&control, lines.collect::<String>()).expect("its own directory is writable");
+        change(&root);
         let pack = ["--root-owner-group", "-Znone", "--build"];
         dpkg_deb(Command::new("dpkg-deb").args(pack).arg(&root).arg(&path));
         Self { path, dir }

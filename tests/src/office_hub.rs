@@ -114,7 +114,7 @@ fn serve_bundles(namespace: &Namespace, dir: PathBuf) {
                 header.clear();
             }
             let name = line.split(' ').nth(1).and_then(|path| path.strip_prefix("/bundles/"));
-            let file = name.filter(|name| !name.contains('/')).map(|name| dir.join(name));
+            let file = name.filter(|name| !name.contains("..")).map(|name| dir.join(name));
             let answer = file.and_then(|file| fs::read(file).ok());
             let (status, body) =
                 answer.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));

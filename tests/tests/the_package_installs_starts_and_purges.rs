@@ -11,6 +11,8 @@ const SECRETS_SERVICE_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-secrets
 const BOX_PATH_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-box-apply.path";
 const BOX_SERVICE_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-box-apply.service";
 const BOX_LED_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-box-led.service";
+const BOX_UPDATE_PATH_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-box-update.path";
+const BOX_UPDATE_UNIT: &str = "/usr/lib/systemd/system/edge-gateway-box-update.service";
 /// Highest exposure in `systemd-analyze security`, in tenths, on its scale from 0 to 10.
 const MAX_EXPOSURE: &str = "15";
 
@@ -89,6 +91,8 @@ fn the_units_are_valid_and_tight(sandbox: &Sandbox) {
         BOX_PATH_UNIT,
         BOX_SERVICE_UNIT,
         BOX_LED_UNIT,
+        BOX_UPDATE_PATH_UNIT,
+        BOX_UPDATE_UNIT,
     ];
     sandbox.run("systemd-analyze", &[&["verify"], units.as_slice()].concat());
     for wanted in [
@@ -96,6 +100,7 @@ fn the_units_are_valid_and_tight(sandbox: &Sandbox) {
         "multi-user.target.wants/edge-gateway-box-apply.path",
         "multi-user.target.wants/edge-gateway-box-apply.service",
         "multi-user.target.wants/edge-gateway-box-led.service",
+        "multi-user.target.wants/edge-gateway-box-update.path",
     ] {
         sandbox.run("test", &["-L", &format!("/etc/systemd/system/{wanted}")]);
     }

@@ -192,6 +192,12 @@ impl<S: Storage> Queue<S> {
         }
     }
 
+    /// Lets the backlog use the whole connection, without a window, pauses and rests: the gateway
+    /// stops, and no live entry follows.
+    pub fn end_pacing(&mut self) {
+        self.backlog_window = None;
+    }
+
     /// Returns when the backlog may continue, if only its pause keeps [`Queue::hand_out`] from
     /// handing out an entry.
     #[must_use]

@@ -47,6 +47,22 @@ fn after_a_rewind_entries_without_an_acknowledgement_are_handed_out_again() {
 }
 
 #[test]
+fn a_backlog_is_paced_until_the_gateway_stops() {
+    let mut queue = queue(100_000, OnFull::DropOldest);
+    let pushed = now();
+    for at in 0..40 {
+        queue.push(A, record(at, 1), pushed);
+    }
+    // By then none of them is live.
+    queue.rewind(pushed + Duration::from_mins(1));
+    assert!((1..40).contains(&handed_out(&mut queue).len()));
+
+    queue.end_pacing();
+    queue.rewind(pushed + Duration::from_mins(2));
+    assert_eq!(handed_out(&mut queue).len(), 40);
+}
+
+#[test]
 fn a_late_acknowledgement_after_a_rewind_changes_nothing() {
     let mut queue = queue(10_000, OnFull::DropOldest);
     let id = queue.push(A, record(1, 1), now()).unwrap();

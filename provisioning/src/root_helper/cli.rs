@@ -84,7 +84,7 @@ enum BoxCommand {
     /// Install the version of edge-gateway that the bundle on trial names, and go back to the one
     /// before if the bundle is not confirmed. Ends when nothing is left to do.
     #[command(after_help = UPDATE_HELP)]
-    Update(BoxDirs),
+    Update(UpdateOptions),
     /// Print the public keys of this box, for the office.
     Enrolment(EnrolmentOptions),
     /// Show the state of the gateway with a light, until it is stopped.
@@ -156,6 +156,17 @@ struct ApplyOptions {
     reload_command: Option<PathBuf>,
 }
 
+/// `update`.
+#[derive(Args, Debug)]
+struct UpdateOptions {
+    #[command(flatten)]
+    dirs: BoxDirs,
+    /// Seconds in which a new version has to answer on its status socket. Its start may wait 2 min
+    /// for the disk.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    answer_within: u64,
+}
+
 /// `enrolment`.
 #[derive(Args, Debug)]
 struct EnrolmentOptions {
@@ -209,7 +220,7 @@ pub fn main() -> ExitCode {
         BoxCommand::Load(options) => load(&options),
         BoxCommand::Stick(options) => stick(&options),
         BoxCommand::Apply(options) => apply(&options),
-        BoxCommand::Update(dirs) => update(&dirs),
+        BoxCommand::Update(options) => update(&options),
         BoxCommand::Enrolment(options) => enrolment(&options),
         BoxCommand::Led(options) => led(&options),
         BoxCommand::Wipe(options) => wipe_box(&options),
@@ -405,12 +416,14 @@ fn system_packages() -> Dpkg {
     Dpkg { root: PathBuf::from("/") }
 }
 
-fn update(dirs: &BoxDirs) -> Result<u8, HelperError> {
+fn update(options: &UpdateOptions) -> Result<u8, HelperError> {
+    let UpdateOptions { dirs, answer_within } = options;
     let run_dir = RunDir::open(&dirs.run_dir)?;
     // First: what `apply` says from now on starts this again.
     run_dir.set_update_due(false)?;
     let packages = system_packages();
-    let mut updater = Updater::new(&dirs.box_dir, &dirs.state_dir, &run_dir, packages);
+    let max_silence = Duration::from_secs(*answer_within);
+    let mut updater = Updater::new(&dirs.box_dir, &dirs.state_dir, &run_dir, packages, max_silence);
     loop {
         let progress = updater.step()?;
         if let Some(said) = updater.take_said() {

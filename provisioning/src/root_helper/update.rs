@@ -14,9 +14,6 @@ use toml::{Table, Value};
 
 use crate::bundle::{Manifest, PackageName, compare_versions};
 
-/// The gateway answers on its status socket within this time after a start, or does not run. Its
-/// own start may wait 2 min for the disk and for this program.
-const MAX_SILENCE: Duration = Duration::from_mins(5);
 /// Longest trial of a version: `[bundle] confirm` may be 24 h, and the gateway ends its trial itself
 /// then.
 const MAX_TRIAL: Duration = Duration::from_hours(25);
@@ -163,12 +160,14 @@ impl UpdateRecord {
         }))
     }
 
-    /// Returns what to do next. `has_packages` says whether both packages are there.
+    /// Returns what to do next. `has_packages` says whether both packages are there. The gateway of
+    /// a new version runs if it answers on its status socket within `max_silence`.
     pub(super) fn next_step(
         &self,
         fate: BundleFate,
         installed: &InstalledPackage,
         has_packages: bool,
+        max_silence: Duration,
     ) -> UpdateStep {
         match (fate, &self.phase) {
             (BundleFate::Confirmed, _) => UpdateStep::End,
@@ -177,7 +176,30 @@ impl UpdateRecord {
             }
             (BundleFate::RolledBack, _) if installed.is(&self.from) => UpdateStep::End,
             (BundleFate::RolledBack, _) => UpdateStep::Install(self.from.clone()),
+            (BundleFate::OnTrial, UpdatePhase::OnTrial { run_time, silence }) => {
+                match self.why_ended(*run_time, *silence, max_silence) {
+                    Some(reason) => UpdateStep::Enter(UpdatePhase::GoingBack { reason }),
+                    None => UpdateStep::Watch,
+                }
+            }
             (BundleFate::OnTrial, phase) => self.next_on_trial(phase, installed, has_packages),
+        }
+    }
+
+    /// Returns why the new version is not tried any longer; none if it is.
+    fn why_ended(
+        &self,
+        run_time: Duration,
+        silence: Duration,
+        max_silence: Duration,
+    ) -> Option<String> {
+        let version = self.to.version();
+        if silence >= max_silence {
+            Some(format!("edge-gateway {version} does not answer on its status socket"))
+        } else if run_time >= MAX_TRIAL {
+            Some(format!("edge-gateway {version} has not ended its trial within 25 h"))
+        } else {
+            None
         }
     }
 
@@ -195,17 +217,7 @@ impl UpdateRecord {
                 UpdateStep::Enter(UpdatePhase::OnTrial { run_time, silence })
             }
             UpdatePhase::Installing => UpdateStep::Install(self.to.clone()),
-            UpdatePhase::OnTrial { run_time, silence } => {
-                let version = self.to.version();
-                let reason = if *silence >= MAX_SILENCE {
-                    format!("edge-gateway {version} does not answer on its status socket")
-                } else if *run_time >= MAX_TRIAL {
-                    format!("edge-gateway {version} has not ended its trial within 25 h")
-                } else {
-                    return UpdateStep::Watch;
-                };
-                UpdateStep::Enter(UpdatePhase::GoingBack { reason })
-            }
+            UpdatePhase::OnTrial { .. } => UpdateStep::Watch,
             UpdatePhase::GoingBack { reason } if installed.is(&self.from) => {
                 UpdateStep::Enter(UpdatePhase::Failed { reason: reason.clone() })
             }

@@ -76,6 +76,7 @@ pub(super) struct Updater<'a, P> {
     /// Time since the boot up to which the running time of a trial is recorded.
     recorded_at: Duration,
     retry_pause: Duration,
+    max_silence: Duration,
     /// What was printed last.
     said: String,
 }
@@ -86,6 +87,7 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         state_dir: &'a Path,
         run_dir: &'a RunDir,
         packages: P,
+        max_silence: Duration,
     ) -> Self {
         Self {
             box_dir,
@@ -94,6 +96,7 @@ impl<'a, P: PackageManager> Updater<'a, P> {
             packages,
             recorded_at: since_boot(),
             retry_pause: FIRST_RETRY_PAUSE,
+            max_silence,
             said: String::new(),
         }
     }
@@ -115,7 +118,7 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         let fate = fate_of(update.bundle, &own);
         let has = |name: &PackageName| files.package_path(name).is_file();
         let has_packages = has(&update.from) && has(&update.to);
-        match update.next_step(fate, &installed, has_packages) {
+        match update.next_step(fate, &installed, has_packages, self.max_silence) {
             UpdateStep::Fetch => self.take_packages(&mut files, update),
             UpdateStep::Enter(phase) => self.enter(&mut files, update, phase),
             UpdateStep::Install(name) => self.install(files, update, fate, &name),
@@ -245,7 +248,7 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         let now = since_boot();
         let is_answering = headline_code(self.state_dir).is_some();
         let running = now.saturating_sub(self.recorded_at);
-        if running >= RECORD_INTERVAL {
+        if running >= RECORD_INTERVAL.min(self.max_silence) {
             let silence = if is_answering { Duration::ZERO } else { silence + running };
             let phase = UpdatePhase::OnTrial { run_time: run_time + running, silence };
             files.write_update(&UpdateRecord { phase, ..update })?;

@@ -17,6 +17,8 @@ const SYSTEM_FILES: &[(&str, &str)] = &[
     ("edge-gateway-box-apply.path", "usr/lib/systemd/system"),
     ("edge-gateway-box-apply.service", "usr/lib/systemd/system"),
     ("edge-gateway-box-led.service", "usr/lib/systemd/system"),
+    ("edge-gateway-box-update.path", "usr/lib/systemd/system"),
+    ("edge-gateway-box-update.service", "usr/lib/systemd/system"),
     ("edge-gateway-box-stick@.service", "usr/lib/systemd/system"),
     ("60-edge-gateway-box.rules", "usr/lib/udev/rules.d"),
     ("tun.conf", "usr/share/doc/edge-gateway/examples"),

@@ -28,6 +28,7 @@ impl Pump {
         grace: Duration,
     ) {
         let deadline = tokio::time::Instant::now() + grace;
+        self.queue.end_pacing();
         // Now, so that the losses up to here are announced in this session.
         self.drop_reports.end_pause();
         self.announce_gaps();

@@ -17,6 +17,8 @@ use super::{KEYS, key_list};
 use crate::bundle::{Bundle, Manifest, PackageDigest, PackageName, seal};
 use crate::update_notice::UpdateState;
 
+const HOUR: Duration = Duration::from_hours(1);
+
 fn name(version: &str) -> PackageName {
     PackageName::new(version, "arm64").unwrap()
 }
@@ -90,7 +92,8 @@ impl TestBox {
     fn run(&self) -> UpdateProgress {
         loop {
             let (box_dir, state_dir) = (self.dir.join("box"), self.dir.join("state"));
-            let mut updater = Updater::new(&box_dir, &state_dir, &self.run_dir, &self.packages);
+            let mut updater =
+                Updater::new(&box_dir, &state_dir, &self.run_dir, &self.packages, HOUR);
             let progress = updater.step().unwrap();
             if progress != UpdateProgress::After(Duration::ZERO) {
                 return progress;

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::bundle::PackageDigest;
 
+const MAX_SILENCE: Duration = Duration::from_mins(5);
+
 fn name(version: &str) -> PackageName {
     PackageName::new(version, "arm64").unwrap()
 }
@@ -65,7 +67,7 @@ impl UpdatedBox {
 
     fn step(&mut self, cut: Cut) {
         let Some(record) = &mut self.record else { return };
-        let step = record.next_step(self.fate, &self.installed, self.has_packages);
+        let step = record.next_step(self.fate, &self.installed, self.has_packages, MAX_SILENCE);
         if cut == Cut::Before {
             return;
         }
