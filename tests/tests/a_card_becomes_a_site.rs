@@ -39,6 +39,16 @@ fn the_page_shows_the_recipe() {
     assert_eq!(commands(shown), commands(&recipe));
 }
 
+fn a_card_without_the_package_says_so(machine: &NspawnMachine, commands: &[Vec<String>]) {
+    let (program, arguments) = commands
+        .first()
+        .and_then(|command| command.split_first())
+        .expect("the package is installed first");
+    machine.run(program, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let status = machine.shell(&format!("cat {CARD}/edge-status.txt"));
+    assert!(status.starts_with("The package is not installed"), "{status}");
+}
+
 #[test]
 fn as_root_a_card_with_package_and_bundle_becomes_a_site() {
     let office = Office::new("192.0.2.1:51820");
@@ -52,6 +62,8 @@ fn as_root_a_card_with_package_and_bundle_becomes_a_site() {
     let mut simulate = plant.command(&Gateway::program().display().to_string());
     let _plc = Process::start(simulate.args(["simulate", "--listen", "192.168.1.10:502"]));
     machine.run("mkdir", &["-p", CARD]);
+    let commands = commands(&read("deploy/raspberry-pi/user-data"));
+    a_card_without_the_package_says_so(&machine, &commands);
     let package = DebianPackage::build();
     machine.copy_in(package.path(), &format!("{CARD}/edge-gateway_0.1.0_arm64.deb"));
     machine.copy_in(
@@ -60,7 +72,7 @@ fn as_root_a_card_with_package_and_bundle_becomes_a_site() {
     );
     let data = hub.subscribe(&format!("edge/{SITE}/data/#"));
 
-    for command in commands(&read("deploy/raspberry-pi/user-data")) {
+    for command in commands {
         let (program, arguments) = command.split_first().expect("it has a program");
         machine.run(program, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     }

@@ -90,6 +90,15 @@ impl FromStr for PackageName {
     }
 }
 
+impl PackageDigest {
+    /// Returns the SHA-256 of a package.
+    #[cfg(any(feature = "office", feature = "root-helper"))]
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+        Self(digest.as_ref().try_into().unwrap_or_default())
+    }
+}
+
 impl fmt::Display for PackageDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -1,10 +1,14 @@
 //! What root takes out of a verified bundle: its secrets and its network.
 
+use std::collections::BTreeMap;
+
 use zeroize::Zeroizing;
 
 use super::network::{NetworkFiles, NetworkService, installed_files};
 use super::sentence::Refusal;
-use crate::bundle::{Bundle, BundleError, SECRETS_DIR, SigningKeys, VerifyPolicy, verify};
+use crate::bundle::{
+    Bundle, BundleError, PackageDigest, PackageName, SECRETS_DIR, SigningKeys, VerifyPolicy, verify,
+};
 use crate::enrolment::{BoxKeys, TUNNEL_SECRET, UnsealedFiles};
 use tunnel::PrivateKey;
 
@@ -22,6 +26,10 @@ pub(super) struct BoxContents {
     pub(super) keys: SigningKeys,
     /// Secrets in clear, by their names without a directory; those that the box makes too.
     pub(super) secrets: UnsealedFiles,
+    /// Version that it names.
+    pub(super) version: Option<String>,
+    /// The packages that it names.
+    pub(super) packages: BTreeMap<PackageName, PackageDigest>,
     /// Files of the network for all services, by their names without a directory.
     pub(super) network: NetworkFiles,
 }
@@ -68,6 +76,8 @@ impl BoxContents {
             counter: bundle.manifest().counter,
             keys: verified.keys,
             secrets: below(SECRETS_DIR),
+            version: bundle.manifest().version.clone(),
+            packages: bundle.manifest().packages.clone(),
             network,
         })
     }

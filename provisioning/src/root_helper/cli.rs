@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use super::apply::Reconciler;
 use super::box_dir::BoxFiles;
-use super::dpkg::Dpkg;
+use super::dpkg::{Dpkg, PackageManager as _};
 use super::gateway_state::{GatewayState as _, StateFiles};
 use super::led::Led;
 use super::load::Loader;
@@ -330,7 +330,9 @@ fn serve_stick(
         let keys = files.keys()?;
         let loaded = open_state(&options.dirs).and_then(|state| {
             let loader = Loader::new(&mut files, &keys)?;
-            Ok((load_newest(&stick, loader, &state)?, state))
+            let installed = system_packages().installed().ok().flatten();
+            let installed = installed.map(|installed| installed.name);
+            Ok((load_newest(&stick, loader, &state, installed.as_ref())?, state))
         });
         // The person with the stick reads nothing but the stick.
         match loaded {

@@ -5,7 +5,7 @@ use super::box_dir::{BoxFiles, BoxStorage as _, RECORD, TRUSTED};
 use super::box_record::BoxRecord;
 use super::gateway_state::StateFiles;
 use super::sentence::{HelperError, Refusal};
-use crate::bundle::{BundleSource, SigningKeys, VerifyPolicy};
+use crate::bundle::{BundleSource, PackageDigest, PackageName, SigningKeys, VerifyPolicy};
 use crate::enrolment::BoxKeys;
 
 /// What a box knows when a person brings bundles.
@@ -41,6 +41,22 @@ impl<'a> Loader<'a> {
             source: BundleSource::ByHand,
         };
         BoxContents::open(bytes, &policy, self.keys)
+    }
+
+    /// Keeps a package of a verified bundle for the update that it asks for. Returns whether it is
+    /// the one that the bundle names.
+    pub(super) fn keep_package(
+        &mut self,
+        name: &PackageName,
+        bytes: &[u8],
+        contents: &BoxContents,
+    ) -> Result<bool, HelperError> {
+        let is_listed = contents.packages.get(name) == Some(&PackageDigest::of(bytes));
+        if is_listed {
+            let write = self.files.write_package(name, bytes);
+            write.map_err(HelperError::io("write", name))?;
+        }
+        Ok(is_listed)
     }
 
     /// Puts a verified bundle where the gateway takes it. The first one gives the box its name and

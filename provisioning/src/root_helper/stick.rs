@@ -9,7 +9,7 @@ use super::box_contents::BoxContents;
 use super::load::Loader;
 use super::open_dir::OpenDir;
 use super::sentence::{HelperError, Refusal};
-use crate::bundle::{BundleError, MAX_BUNDLE_BYTES};
+use crate::bundle::{BundleError, MAX_BUNDLE_BYTES, MAX_PACKAGE_BYTES, PackageName};
 use crate::enrolment::Enrolment;
 
 use super::gateway_state::StateFiles;
@@ -43,7 +43,8 @@ struct StickBundle {
     contents: BoxContents,
 }
 
-/// Loads the newest bundle of a stick that is for this box and newer than its last one.
+/// Loads the newest bundle of a stick that is for this box and newer than its last one, and takes
+/// the packages of its version and of the installed one, if they are on the stick.
 ///
 /// # Errors
 /// When a file of the box cannot be read or written. What is wrong with the stick is reported.
@@ -51,6 +52,7 @@ pub(super) fn load_newest(
     stick: &OpenDir,
     loader: Loader<'_>,
     state: &StateFiles,
+    installed: Option<&PackageName>,
 ) -> Result<StickReport, HelperError> {
     let mut report = StickReport::default();
     let names = match stick.names(MAX_NAMES) {
@@ -80,7 +82,7 @@ pub(super) fn load_newest(
         }
     }
     match newest {
-        Some(newest) => report.load(newest, loader, state)?,
+        Some(newest) => report.load(newest, stick, loader, state, installed)?,
         None if report.lines.is_empty() => {
             report.lines.push(format!("there is no {BUNDLE_PREFIX}-ID.tar on the stick"));
         }
@@ -137,10 +139,30 @@ impl StickReport {
     fn load(
         &mut self,
         found: StickBundle,
-        loader: Loader<'_>,
+        stick: &OpenDir,
+        mut loader: Loader<'_>,
         state: &StateFiles,
+        installed: Option<&PackageName>,
     ) -> Result<(), HelperError> {
         let StickBundle { name, bytes, contents } = found;
+        for package in contents.packages.keys() {
+            let is_needed = installed.is_some_and(|installed| {
+                let version = Some(package.version());
+                let is_one = version == contents.version.as_deref() || package == installed;
+                is_one && package.architecture() == installed.architecture()
+            });
+            match stick.read_optional(&package.to_string(), MAX_PACKAGE_BYTES) {
+                Ok(Some(bytes)) if is_needed => {
+                    if !loader.keep_package(package, &bytes, &contents)? {
+                        self.refuse(format!("{package}: it is not the one that the bundle names"));
+                    }
+                }
+                Err(error) if is_needed => {
+                    self.refuse(format!("{package}: it cannot be read: {error}"));
+                }
+                _ => {}
+            }
+        }
         loader.put(&bytes, &contents, state)?;
         self.loaded = Some(contents.counter);
         self.lines.push(format!("{name}: bundle {} was loaded", contents.counter));

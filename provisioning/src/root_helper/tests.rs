@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use tunnel::PublicKey;
 
-use crate::bundle::{Bundle, Manifest, Signature, SigningKeys, seal};
+use crate::bundle::{Bundle, Manifest, PackageDigest, PackageName, Signature, SigningKeys, seal};
 use crate::enrolment::{BoxKeys, seal_secrets};
 use crate::office::signing::{KeyFile, NewKey, Signer};
 
@@ -40,6 +40,8 @@ struct BundleDraft<'a> {
     counter: u64,
     key: Option<PublicKey>,
     files: BTreeMap<&'a str, Vec<u8>>,
+    version: Option<&'a str>,
+    packages: BTreeMap<PackageName, PackageDigest>,
 }
 
 impl<'a> BundleDraft<'a> {
@@ -51,7 +53,8 @@ impl<'a> BundleDraft<'a> {
         let sealed = seal_secrets(&recipient, &secrets).unwrap();
         let files = [("gateway.toml", b"x".to_vec()), ("secrets.age", sealed)];
         let key = Some(keys.tunnel_public_key());
-        Self { gateway: "amsterdam-01", counter, key, files: files.into() }
+        let (version, packages) = (None, BTreeMap::new());
+        Self { gateway: "amsterdam-01", counter, key, files: files.into(), version, packages }
     }
 
     fn with(mut self, name: &'a str, content: &str) -> Self {
@@ -63,8 +66,10 @@ impl<'a> BundleDraft<'a> {
         let manifest = Manifest {
             gateway: self.gateway.to_owned(),
             counter: self.counter,
+            version: self.version.map(str::to_owned),
+            min_version: None,
             tunnel_public_key: self.key,
-            ..Manifest::default()
+            packages: self.packages.clone(),
         };
         let files = self.files.iter().map(|(name, content)| (*name, content.as_slice()));
         Bundle::new(manifest, files.collect()).unwrap().render().unwrap()

@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ring::digest::{SHA256, digest};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::box_dir::BoxFiles;
@@ -184,8 +183,7 @@ impl<'a, P: PackageManager> Updater<'a, P> {
                 continue;
             }
             let Ok(Some(bytes)) = state.package(name) else { continue };
-            let is_listed =
-                manifest.packages.get(name).is_some_and(|listed| *listed == sha256(&bytes));
+            let is_listed = manifest.packages.get(name) == Some(&PackageDigest::of(&bytes));
             if is_listed && let Err(error) = files.write_package(name, &bytes) {
                 let reason = format!("{name} cannot be stored ({error}): make room on the disk");
                 return self.enter(files, update.clone(), UpdatePhase::Failed { reason });
@@ -311,11 +309,6 @@ fn fate_of(bundle: u64, own: &BoxRecord) -> BundleFate {
     } else {
         BundleFate::RolledBack
     }
-}
-
-fn sha256(bytes: &[u8]) -> PackageDigest {
-    let digest = digest(&SHA256, bytes);
-    PackageDigest(digest.as_ref().try_into().unwrap_or_default())
 }
 
 /// Returns the time since the boot, with the time that the machine slept: clock_gettime(2).

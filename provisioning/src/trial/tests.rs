@@ -114,7 +114,7 @@ fn a_bundle_is_confirmed_when_everything_is_reached() {
     trials.stage(&content(2), 2, BY_HAND).unwrap();
     assert_eq!(trials.start().unwrap(), None);
     let mut evidence = Evidence::default();
-    let reached: [fn(&mut Evidence); 6] = [
+    let reached: [fn(&mut Evidence); 7] = [
         |evidence| evidence.tunnel = true,
         |evidence| evidence.broker = true,
         |evidence| evidence.offer = true,

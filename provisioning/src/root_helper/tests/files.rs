@@ -1,5 +1,6 @@
 //! A box in a directory of its own, with real files.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use super::super::sentence::Refusal;
 use super::super::stick::{StickReport, load_newest, write_files};
 use super::super::wipe;
 use super::{BundleDraft, record_text};
+use crate::bundle::PackageName;
 use crate::enrolment::BoxKeys;
 
 /// The directories of a box.
@@ -105,7 +107,11 @@ impl BoxOnDisk {
         let report = {
             let (mut files, keys) = (self.files(), self.keys_of_open());
             let loader = Loader::new(&mut files, &keys).unwrap();
-            load_newest(&OpenDir::open(stick).unwrap(), loader, &self.state()).unwrap()
+            {
+                let installed = PackageName::new("0.1.0", "arm64").ok();
+                let stick = OpenDir::open(stick).unwrap();
+                load_newest(&stick, loader, &self.state(), installed.as_ref()).unwrap()
+            }
         };
         let enrolment = self.keys().enrolment().unwrap();
         let status = RunDir::open(&self.path("run")).unwrap().status();
@@ -258,6 +264,8 @@ fn a_box_that_was_not_enrolled_gets_the_key_that_its_bundle_brings() {
             ("secrets/tunnel.key", key.expose().as_bytes().to_vec()),
         ]
         .into(),
+        version: None,
+        packages: BTreeMap::new(),
     };
     let other = tunnel::PrivateKey::generate().public_key();
     let refused = here.load(&draft(&key, other).sealed()).unwrap_err();

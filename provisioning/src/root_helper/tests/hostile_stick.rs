@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 
 use super::files::{BoxOnDisk, names};
 use super::{BundleDraft, KEYS};
+use crate::bundle::{PackageDigest, PackageName};
 use crate::enrolment::Enrolment;
 
 #[test]
@@ -88,4 +89,32 @@ fn a_stick_with_too_many_bundles_is_not_read_to_the_end() {
     }
     let (report, _) = here.plug_in(&stick);
     assert_eq!(report.lines.len(), 65);
+}
+
+#[test]
+fn packages_of_the_bundle_are_taken_from_the_stick_and_no_others() {
+    let here = BoxOnDisk::with_confirmed();
+    let stick = here.path("stick");
+    fs::create_dir(&stick).unwrap();
+    let name = |version, architecture| PackageName::new(version, architecture).unwrap();
+    let needed = [name("0.1.0", "arm64"), name("0.2.0", "arm64")];
+    let others = [name("0.2.0", "amd64"), name("0.0.9", "arm64")];
+    let named = needed.iter().chain(&others);
+    let packages = named.map(|name| (name.clone(), PackageDigest::of(name.to_string().as_bytes())));
+    let mut bundle = BundleDraft::new(2, &here.keys());
+    (bundle.version, bundle.packages) = (Some("0.2.0"), packages.collect());
+    fs::write(stick.join("edge-bundle.tar"), bundle.sealed()).unwrap();
+    for name in needed.iter().chain(&others).chain([&name("0.3.0", "arm64")]) {
+        fs::write(stick.join(name.to_string()), name.to_string()).unwrap();
+    }
+    fs::write(stick.join(needed[1].to_string()), "altered").unwrap();
+
+    let (report, status) = here.plug_in(&stick);
+
+    assert_eq!((report.loaded, report.is_refused), (Some(2), true));
+    assert!(
+        status.contains("0.2.0_arm64.deb: it is not the one that the bundle names"),
+        "{status}"
+    );
+    assert_eq!(names(&here.path("box/packages")), [needed[0].to_string()]);
 }

@@ -5,8 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ring::digest::{SHA256, digest};
-
 use super::super::box_dir::{BoxFiles, BoxStorage as _, RECORD};
 use super::super::box_record::BoxRecord;
 use super::super::dpkg::{PackageError, PackageManager};
@@ -140,8 +138,8 @@ impl Drop for TestBox {
 fn manifest(version: Option<&str>) -> Manifest {
     let package = |version| {
         let name = name(version);
-        let digest = digest(&SHA256, name.to_string().as_bytes());
-        (name, PackageDigest(digest.as_ref().try_into().unwrap()))
+        let digest = PackageDigest::of(name.to_string().as_bytes());
+        (name, digest)
     };
     Manifest {
         gateway: "amsterdam-01".to_owned(),
