@@ -23,11 +23,13 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const ROOT: &str = "/mnt/root";
 
 /// All writes go to a tmpfs that only this mount namespace sees, so that a disk needs no time to
-/// make, survives the container, and leaves no trace.
+/// make, survives the container, and leaves no trace. The device for interfaces is as udev makes it:
+/// that of this machine may be for root only.
 const HOLD: &str = "
 set -eu
 mount -t tmpfs -o mode=0755 tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
+mknod -m 666 /mnt/tun c 10 200
 mount -t overlay overlay -o lowerdir=\"$1\",upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
 echo ready
 exec cat
@@ -59,7 +61,7 @@ const OPTIONS: [&str; 10] = [
     "--link-journal=no",
     "--console=pipe",
     "--capability=CAP_NET_ADMIN",
-    "--bind=/dev/net/tun",
+    "--bind=/mnt/tun:/dev/net/tun",
 ];
 
 /// Where a container has its cgroups: in the one hierarchy, or in those of systemd.

@@ -154,7 +154,7 @@ fn a_file_that_others_can_read_is_refused() {
 }
 
 #[test]
-fn as_root_an_unprivileged_user_gets_the_missing_capability_named() {
+fn as_root_an_unprivileged_user_gets_the_missing_right_named() {
     let (pair, dir) = (NamespacePair::new(), temp_dir());
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("the test owns it");
     let file = conf(&dir, PrivateKey::generate().public_key(), "");
@@ -162,11 +162,21 @@ fn as_root_an_unprivileged_user_gets_the_missing_capability_named() {
     let program = Gateway::program().display().to_string();
     let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs"];
 
-    let mut command = pair.site.command("setpriv");
-    let output = command.args(nobody).args([&program, "tunnel", &file]).output();
+    // As udev makes the device, and as the kernel does.
+    for (mode, expected) in
+        [("666", "needs the capability CAP_NET_ADMIN"), ("600", "/dev/net/tun may not be opened")]
+    {
+        let script = format!(
+            "mount -t tmpfs tmpfs /dev/net && mknod -m {mode} /dev/net/tun c 10 200 \
+             && exec setpriv \"$@\""
+        );
+        let mut command = pair.site.command("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+        let output = command.args(nobody).args([&program, "tunnel", &file]).output();
 
-    let output = output.expect("setpriv is there");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("needs the capability CAP_NET_ADMIN"), "{said}");
+        let output = output.expect("setpriv is there");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(expected), "{mode}: {said}");
+    }
 }

@@ -45,8 +45,13 @@ pub(super) trait PackageManager {
     /// When dpkg does not answer.
     fn installed(&self) -> Result<Option<InstalledPackage>, PackageError>;
 
-    /// Finishes what a power cut has interrupted, and installs a package, also over a newer one.
-    /// The services that run are restarted.
+    /// Finishes what a power cut has interrupted.
+    ///
+    /// # Errors
+    /// When something is not installed completely all the same.
+    fn finish(&mut self) -> Result<(), PackageError>;
+
+    /// Installs a package, also over a newer one. The services that run are restarted.
     ///
     /// # Errors
     /// When it is not installed completely.
@@ -102,8 +107,12 @@ impl PackageManager for Dpkg {
         installed_of(&said).map(Some).ok_or(PackageError::NotUnderstood(said))
     }
 
+    fn finish(&mut self) -> Result<(), PackageError> {
+        let configure = ["--force-confold", "--force-confdef", "--configure", "--pending"];
+        succeed("dpkg", &configure).map(drop)
+    }
+
     fn install(&mut self, package: &Path) -> Result<(), PackageError> {
-        succeed("dpkg", &["--configure", "--pending", "--force-confold", "--force-confdef"])?;
         let path = package.display().to_string();
         let arguments: Vec<_> = INSTALL.into_iter().chain([path.as_str()]).collect();
         succeed("apt-get", &arguments).map(drop)

@@ -147,6 +147,11 @@ impl<'a, P: PackageManager> Updater<'a, P> {
             self.run_dir.put_update(Some(&UpdateNotice { bundle, state }))?;
             return Ok(UpdateProgress::Ended);
         };
+        if !installed.is_complete {
+            // Another run of dpkg was cut.
+            self.packages.finish()?;
+            return Ok(UpdateProgress::After(LOOK_PAUSE));
+        }
         let confirmed = own.confirmed.map(|counter| files.manifest(counter)).transpose()?.flatten();
         let min_version = confirmed.and_then(|manifest| manifest.min_version);
         let state = match UpdateRecord::begin(&manifest, &installed.name, min_version.as_deref()) {
@@ -218,6 +223,10 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         self.say(&format!("installing {name}"));
         let path = files.package_path(name);
         drop(files);
+        // If dpkg cannot finish, apt-get may: it replaces the package.
+        if let Err(error) = self.packages.finish() {
+            self.say(&error.to_string());
+        }
         let Err(error) = self.packages.install(&path) else {
             self.retry_pause = FIRST_RETRY_PAUSE;
             return Ok(UpdateProgress::After(Duration::ZERO));

@@ -53,6 +53,12 @@ pub enum TunError {
          give the service AmbientCapabilities=CAP_NET_ADMIN, or use the mode \"userspace\""
     )]
     Denied(InterfaceName),
+    /// The user has no rights to the device, or the service may not use it.
+    #[error(
+        "{TUN_DEVICE_PATH} may not be opened by this user: udev gives it the mode 0666; a service \
+         needs DeviceAllow={TUN_DEVICE_PATH} rw; or use the mode \"userspace\""
+    )]
+    NotAllowed,
     /// The kernel has no TUN devices, or a sandbox hides them.
     #[error(
         "{TUN_DEVICE_PATH} is missing: load the kernel module `tun`, allow the container or \
@@ -81,10 +87,12 @@ impl Tun {
     pub(crate) fn create(name: InterfaceName, offload: Offload) -> Result<Self, TunError> {
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let failed = |errno| TunError::from_errno(name, errno);
-        let fd = fcntl::open(TUN_DEVICE_PATH, flags, Mode::empty()).map_err(|errno| {
-            let is_missing = [Errno::ENOENT, Errno::ENODEV, Errno::ENXIO].contains(&errno);
-            if is_missing { TunError::NoTun } else { failed(errno) }
-        })?;
+        let fd =
+            fcntl::open(TUN_DEVICE_PATH, flags, Mode::empty()).map_err(|errno| match errno {
+                Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => TunError::NoTun,
+                Errno::EPERM | Errno::EACCES => TunError::NotAllowed,
+                _ => failed(errno),
+            })?;
         ioctl::create_interface(&fd, &name.0).map_err(failed)?;
         let offload = ioctl::enable_offload(&fd, offload);
         let index = if_nametoindex(name.as_str()).map_err(failed)?;

@@ -33,6 +33,14 @@ impl PackageManager for &RefCell<Packages> {
         Ok(self.borrow().installed.clone())
     }
 
+    fn finish(&mut self) -> Result<(), PackageError> {
+        self.borrow_mut().log.push("finish".to_owned());
+        if let Some(installed) = &mut self.borrow_mut().installed {
+            installed.is_complete = true;
+        }
+        Ok(())
+    }
+
     fn install(&mut self, package: &Path) -> Result<(), PackageError> {
         let file = package.file_name().unwrap().to_str().unwrap().to_owned();
         let mut packages = self.borrow_mut();
@@ -113,8 +121,10 @@ impl TestBox {
         self.run_dir.update_notice().map(|notice| notice.state)
     }
 
+    /// Returns what was installed.
     fn log(&self) -> Vec<String> {
-        std::mem::take(&mut self.packages.borrow_mut().log)
+        let log = std::mem::take(&mut self.packages.borrow_mut().log);
+        log.into_iter().filter(|line| line != "finish").collect()
     }
 
     fn is_due(&self) -> bool {
@@ -231,4 +241,16 @@ fn without_dpkg_the_version_is_left_alone() {
     let files = tested.files();
     announce(&files, &files.record().unwrap(), &tested.run_dir, false).unwrap();
     assert_eq!((tested.told(), tested.is_due()), (Some(UpdateState::Unmanaged), false));
+}
+
+#[test]
+fn a_run_of_dpkg_that_was_cut_is_finished_first() {
+    let tested = TestBox::new(manifest(Some("0.1.0")));
+    tested.packages.borrow_mut().installed.as_mut().unwrap().is_complete = false;
+    assert!(matches!(tested.run(), UpdateProgress::After(_)));
+    assert_eq!(tested.packages.borrow().log, ["finish"]);
+    assert_eq!(
+        (tested.run(), tested.told()),
+        (UpdateProgress::Ended, Some(UpdateState::Installed))
+    );
 }
