@@ -160,7 +160,8 @@ fn a_name_that_does_not_resolve_hides_no_other_broker() {
 
     messages.wait_for("a value", RECOVERY_TIMEOUT, |message| message.json()["count"] == 7);
 
-    assert!(gateway.log().contains("no-such-broker.invalid"), "{}", gateway.log().text());
+    let line = gateway.log().wait_for_line("no-such-broker.invalid", EVENT_TIMEOUT);
+    assert!(line.is_some(), "{}", gateway.log().text());
 }
 
 #[test]

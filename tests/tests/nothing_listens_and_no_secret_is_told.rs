@@ -43,12 +43,8 @@ fn nothing_is_told(config: &GatewayConfig, secrets: &[String]) {
     gateway.wait_for_metric("edge_samples_delivered_total", EVENT_TIMEOUT, |delivered| {
         delivered > 0.0
     });
-    let log = gateway.log().text();
-    assert!(log.contains("TRACE"), "the log has no trace lines: {log}");
-
     let process = format!("/proc/{}", gateway.id());
-    let outputs = [
-        ("log", log),
+    let mut outputs = vec![
         ("metrics", gateway.get("/metrics").body),
         ("status", gateway.get("/status").body),
         ("arguments", fs::read_to_string(format!("{process}/cmdline")).expect("it runs")),
@@ -58,6 +54,10 @@ fn nothing_is_told(config: &GatewayConfig, secrets: &[String]) {
         ("plan", output_of(&["plan"], &gateway)),
         ("check", output_of(&["check"], &gateway)),
     ];
+    // Then the log is complete.
+    let (_, log) = gateway.terminate(EVENT_TIMEOUT);
+    assert!(log.contains("TRACE"), "the log has no trace lines: {}", log.text());
+    outputs.push(("log", log.text()));
 
     for (place, text) in outputs {
         for secret in secrets {
