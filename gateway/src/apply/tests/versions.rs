@@ -105,9 +105,9 @@ async fn a_box_that_does_not_decide_about_its_version_confirms_the_rest() {
 
 #[tokio::test]
 async fn a_notice_about_another_bundle_or_none_confirms_nothing() {
-    let dir = box_with_version_on_trial();
-    fs::create_dir(dir.box_run_dir()).unwrap();
     for notice in ["", "bundle = 3\nstate = \"installed\"\n", "bundle = 4\nstate = \"done\"\n"] {
+        let dir = box_with_version_on_trial();
+        fs::create_dir(dir.box_run_dir()).unwrap();
         fs::write(dir.box_run_dir().join("update"), notice).unwrap();
         let mut task = TestTask::start(&dir, Some(serve_all().await), HOUR);
         task.session.send_replace(ALL);
