@@ -18,6 +18,7 @@ mod hub_choice;
 pub mod import;
 pub mod output_batch;
 pub mod output_file;
+pub mod packages;
 pub mod rollout;
 pub mod secrets;
 pub mod signing;

@@ -417,6 +417,98 @@ fn a_note_is_shown_where_it_was_written_and_is_no_problem() {
     insta::assert_snapshot!(shown.join("\n\n"));
 }
 
+/// `FLEET` with these lines before its first section, and the start of a package.
+fn fleet_with(lines: &str) -> String {
+    format!("{lines}\n{FLEET}")
+}
+
+const PACKAGE: &str = "!<arch>\ndebian-binary";
+
+#[test]
+fn versions_that_no_box_would_install_are_shown_where_they_were_written() {
+    let site = |version: &str, address: &str| {
+        let site = ROTTERDAM.replace("10.77.0.13", address);
+        site.replace("[site]\n", &format!("[site]\nversion = \"{version}\"\n"))
+    };
+    let versions = "version = \"0.3.0\"\nmin_version = \"0.4.0\"\n";
+    let mut files = vec![
+        ("fleet.toml", fleet_with(versions)),
+        ("sites/rotterdam-01.toml", site("0.4.0~rc1", "10.77.0.13")),
+        ("sites/rotterdam-02.toml", site("0.4.1", "10.77.0.14")),
+        ("sites/rotterdam-03.toml", site("0.10.0", "10.77.0.15")),
+    ];
+    let shown = |files: &[(&str, String)]| {
+        let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        FleetDir::good(&files).problems()
+    };
+    // Without packages/ the boxes get their versions in another way, but not below min_version.
+    let without = shown(&files);
+    assert!(!without.contains("packages/") && !without.contains("rotterdam-02"), "{without}");
+    for version in ["0.3.0", "0.4.0", "0.10.0"] {
+        let name = format!("packages/edge-gateway_{version}_arm64.deb");
+        files.push((Box::leak(name.into_boxed_str()), PACKAGE.to_owned()));
+    }
+    insta::assert_snapshot!(shown(&files));
+    files[0].1 = fleet_with("version = \"0.5.0\"\nmin_version = \"latest\"\n");
+    insta::assert_snapshot!("not_a_version", shown(&files));
+    files[0].1 = fleet_with("version = \"0.5.0\"\n");
+    insta::assert_snapshot!("no_package_of_the_fleet", shown(&files));
+}
+
+/// None of them is read further, and no link is followed: their copies would be public.
+#[test]
+fn files_that_are_no_packages_are_problems() {
+    let dir = FleetDir::good(&[
+        ("fleet.toml", &fleet_with("version = \"0.1.0\"")),
+        ("packages/edge-gateway_0.1.0_amd64.deb", PACKAGE),
+        ("packages/edge-gateway_0.1.0_armhf.deb", "<html>not found</html>"),
+        ("packages/edge-gateway_0.1.0_i386.deb", ""),
+        ("packages/edge-gateway_0.1.0_riscv64.deb/file", "in a directory"),
+        ("packages/edge-provision_0.1.0_amd64.deb", "of another program"),
+        ("packages/edge-gateway_0.1.0_amd64.deb.asc", "a signature"),
+        ("secrets/signing.key", PACKAGE),
+    ]);
+    let at = |name: &str| dir.0.join(format!("packages/edge-gateway_0.1.0_{name}.deb"));
+    std::os::unix::fs::symlink("../secrets/signing.key", at("arm64")).unwrap();
+    fs::File::create(at("huge")).unwrap().set_len(1 << 40).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap();
+    assert!(made.success());
+    insta::assert_snapshot!(dir.problems());
+}
+
+#[test]
+fn a_directory_of_packages_that_is_none_or_holds_too_many_is_a_problem() {
+    let fleet = fleet_with("version = \"0.1.0\"");
+    let dir = FleetDir::good(&[("fleet.toml", &fleet), ("packages", "a file")]);
+    let shown = dir.problems();
+    assert!(shown.contains("this cannot be read: Not a directory"), "{shown}");
+    let dir = FleetDir::good(&[("fleet.toml", &fleet)]);
+    for architecture in "abcdefghi".chars() {
+        dir.write(&format!("packages/edge-gateway_0.1.0_{architecture}.deb"), PACKAGE);
+    }
+    let shown = dir.problems();
+    assert!(shown.contains("there are more than 8 packages of 0.1.0"), "{shown}");
+}
+
+#[test]
+fn packages_are_listed_and_a_wrong_name_is_noted() {
+    let dir = FleetDir::good(&[
+        ("fleet.toml", &fleet_with("version = \"0.2.0\"\nmin_version = \"0.1.0\"")),
+        ("packages/edge-gateway_0.10.0_arm64.deb", PACKAGE),
+        ("packages/edge-gateway_0.2.0_arm64.deb", PACKAGE),
+        ("packages/edge-gateway_0.2.0_amd64.deb", PACKAGE),
+        ("packages/edge-gateway_0.0.9_arm64.deb", PACKAGE),
+        ("packages/edge-gateway_0.2.0.deb", PACKAGE),
+        ("packages/README", "about these files"),
+    ]);
+    let fleet = dir.check().unwrap();
+    let packages = fleet.packages().unwrap();
+    assert_eq!((packages.versions().join(" ").as_str(), packages.len()), ("0.10.0 0.2.0 0.0.9", 4));
+    let notes: Vec<_> = fleet.notes().iter().map(|notes| dir.shown(&notes.to_string())).collect();
+    insta::assert_snapshot!(notes.join("\n\n"));
+    assert!(FleetDir::good(&[]).check().unwrap().packages().is_none());
+}
+
 #[test]
 fn a_directory_without_a_fleet_says_how_to_make_one() {
     let dir = FleetDir::new(&[("readme", "")]);

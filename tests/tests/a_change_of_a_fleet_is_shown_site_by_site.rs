@@ -51,6 +51,20 @@ fn sites_with_the_same_change_are_shown_once() {
     assert!(shown.contains("git: ") && code == Some(1), "{shown}");
 
     commit(&office);
+    office.change("fleet.toml", |text| format!("version = \"0.2.0\"\n{text}"));
+    office.change("sites/site-c.toml", |text| {
+        text.replace("[site]\n", "[site]\nversion = \"0.1.0\"\n")
+    });
+    let (shown, _) = diff(&office, &[]);
+    assert!(shown.contains("2 sites: site-a, site-b\n"), "{shown}");
+    assert!(
+        shown.contains("manifest.toml\n") && shown.contains("+version = \"0.2.0\"\n"),
+        "{shown}"
+    );
+    assert!(shown.contains("1 site: site-c\n"), "{shown}");
+    assert!(shown.contains("+version = \"0.1.0\"\n"), "{shown}");
+
+    commit(&office);
     office.run(&["add", "site-d", "--template", "pump"]);
     let (shown, _) = diff(&office, &["site-d"]);
     assert!(shown.contains("1 site: site-d\nnew\n"), "{shown}");

@@ -55,8 +55,9 @@ const MODULES: &[(&str, &[&str])] = &[
 const OFFICE_MODULES: &[(&str, &[&str])] = &[
     ("hub_choice", &[]),
     ("address_plan", &["hub_choice"]),
-    ("fleet", &["address_plan", "hub_choice"]),
+    ("fleet", &["address_plan", "hub_choice", "packages"]),
     ("output_file", &[]),
+    ("packages", &["output_batch", "output_file"]),
     ("secrets", &["output_file"]),
     ("hub", &["certificates", "fleet", "output_file", "secrets"]),
     ("signing", &[]),
@@ -76,6 +77,7 @@ const OFFICE_MODULES: &[(&str, &[&str])] = &[
             "fleet_signing",
             "output_batch",
             "output_file",
+            "packages",
             "secrets",
             "signing",
             "site_edit",

@@ -1,10 +1,13 @@
 //! Bundles of sites: what each box is told, encrypted where it is secret, counted and signed.
 
+mod digest;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use ring::digest::{Context, SHA256, digest};
+pub use digest::sha256;
+use digest::{digest_of, hex};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -16,11 +19,12 @@ use super::fleet::{
 use super::fleet_signing::{SigningError, SigningLists};
 use super::output_batch::OutputBatch;
 use super::output_file::{FileAccess, FileError, remove_if_there};
+use super::packages::{PublishedPackages, VersionChoice};
 use super::secrets::{SecretError, Secrets};
 use super::signing::Signer;
-use super::site_edit::{SiteValue, set};
+use super::site_edit::{SiteValue, remove, set};
 use crate::bundle::{
-    Bundle, ContentsError, MAX_BUNDLE_BYTES, Manifest, SEALED_SECRETS, SigningKeys, render_archive,
+    Bundle, ContentsError, MAX_BUNDLE_BYTES, Manifest, SEALED_SECRETS, render_archive,
 };
 use crate::enrolment::{Enrolment, SealError, seal_secrets};
 use crate::regular_file;
@@ -136,6 +140,16 @@ pub enum BuildError {
         /// The site.
         site: String,
     },
+    /// The next bundle of a site would name no packages, only because this copy of the fleet has
+    /// none.
+    #[error(
+        "the last bundle of {site} names packages, and there is no directory packages/ here: copy \
+         it here, or remove `packages` from sites/{site}.toml"
+    )]
+    NoPackages {
+        /// The site.
+        site: String,
+    },
     /// The file of a site is not as it was when it was read.
     #[error("sites/{site}.toml changed while it was built: build again")]
     SiteChanged {
@@ -151,8 +165,8 @@ struct SiteContents {
 }
 
 impl Build<'_> {
-    /// Builds the bundles of sites and puts them into their places. `on_part` gets the results of
-    /// some hundred sites at a time, in the order of `sites`.
+    /// Builds the bundles of sites and puts them into their places, with the packages that bundles
+    /// name. `on_part` gets the results of some hundred sites at a time, in the order of `sites`.
     ///
     /// # Errors
     /// With the problem of the first site that has one. Thousands of sites before it may be in their
@@ -161,13 +175,18 @@ impl Build<'_> {
         &self,
         sites: &[&Site],
         mut on_part: impl FnMut(&[&Site], &[BuiltSite]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<PublishedPackages, E> {
+        let versions = self.published_versions(sites);
+        // Before the bundles: a web server may offer this directory.
+        let list = self.fleet.packages();
+        let published = list.map(|list| list.publish(&versions, self.out)).transpose();
+        let mut packages = published.map_err(BuildError::from)?.unwrap_or_default();
         let mut batch = OutputBatch::default();
         for part in sites.chunks(PART) {
             let build = |_: usize, sites: &[&Site]| {
                 let one = |site: &&Site| {
                     let mut batch = OutputBatch::default();
-                    self.site(site, &mut batch).map(|built| (built, batch))
+                    self.site(site, &packages, &mut batch).map(|built| (built, batch))
                 };
                 sites.iter().map(one).collect()
             };
@@ -182,22 +201,62 @@ impl Build<'_> {
             }
             on_part(part, &built)?;
         }
-        Ok(batch.commit().map_err(BuildError::from)?)
+        batch.commit().map_err(BuildError::from)?;
+        if list.is_some() {
+            packages.remove_others(&versions, self.out).map_err(BuildError::from)?;
+        }
+        Ok(packages)
     }
 
-    fn site(&self, site: &Site, batch: &mut OutputBatch) -> Result<BuiltSite, BuildError> {
+    /// Returns the versions whose packages the bundles of all sites name after building these.
+    fn published_versions(&self, sites: &[&Site]) -> BTreeSet<String> {
+        let built: BTreeSet<&str> = sites.iter().map(|site| site.id.as_str()).collect();
+        let with_bundle = |site: &&Site| !site.is_revoked && site.public_key.is_some();
+        let versions = self.fleet.sites().iter().filter(with_bundle).flat_map(|site| {
+            let is_built = built.contains(site.id.as_str());
+            if is_built { self.named_versions(site) } else { site.packages.clone() }
+        });
+        versions.collect()
+    }
+
+    /// Returns the versions whose packages the next bundle of a site names.
+    fn named_versions(&self, site: &Site) -> Vec<String> {
+        let Some(list) = self.fleet.packages() else { return Vec::new() };
+        let versions = self.chosen_versions(site).into_iter();
+        versions.filter(|version| list.has_version(version)).collect()
+    }
+
+    /// Returns the versions that the file of a site keeps, also if their packages are not there.
+    fn chosen_versions(&self, site: &Site) -> Vec<String> {
+        let is_again = self.again.contains(&site.id);
+        let choice = if is_again { VersionChoice::Renew } else { VersionChoice::IfChanged };
+        match (self.fleet.version_of(site), self.fleet.packages()) {
+            (Some(version), Some(list)) => list.choose(version, &site.packages, choice),
+            _ => Vec::new(),
+        }
+    }
+
+    fn site(
+        &self,
+        site: &Site,
+        packages: &PublishedPackages,
+        batch: &mut OutputBatch,
+    ) -> Result<BuiltSite, BuildError> {
         if site.is_revoked {
             return Ok(BuiltSite::Revoked);
         }
         let Some(tunnel_public_key) = site.public_key else { return Ok(BuiltSite::NotEnrolled) };
+        let version = self.fleet.version_of(site);
+        if version.is_some() && self.fleet.packages().is_none() && !site.packages.is_empty() {
+            return Err(BuildError::NoPackages { site: site.id.clone() });
+        }
         let contents = self.contents(site, batch)?;
-        let version = site.version.clone().or_else(|| self.fleet.settings().version.clone());
         let mut manifest = Manifest {
             gateway: site.id.clone(),
             counter: site.counter,
-            version,
-            min_version: None,
-            packages: BTreeMap::new(),
+            version: version.map(str::to_owned),
+            min_version: self.fleet.settings().min_version.clone(),
+            packages: packages.of_versions(&self.named_versions(site)),
             // The key that was made here is not that of the box, which may have made its own.
             tunnel_public_key: (!contents.has_clear_secrets).then_some(tunnel_public_key),
         };
@@ -265,7 +324,7 @@ impl Build<'_> {
         self.bundle_dir(access).join(name)
     }
 
-    /// Writes counter and digest into the file of a site.
+    /// Writes counter, digest and versions into the file of a site.
     fn count(
         &self,
         site: &Site,
@@ -277,8 +336,14 @@ impl Build<'_> {
         let text =
             fs::read_to_string(&path).map_err(|error| FileError::new("read", &path, error))?;
         let digest = SiteValue::Text(digest.to_owned());
+        let versions = self.chosen_versions(site);
+        let with_versions = |text: String| match versions.is_empty() {
+            true => remove(&text, "packages"),
+            false => set(&text, "packages", &SiteValue::Texts(versions)),
+        };
         let edited = set(&text, "digest", &digest)
             .and_then(|text| set(&text, "counter", &SiteValue::Number(counter)))
+            .and_then(with_versions)
             .ok_or_else(|| BuildError::SiteChanged { site: site.id.clone() })?;
         batch.stage(&path, edited.as_bytes(), FileAccess::Public)?;
         Ok(())
@@ -411,44 +476,6 @@ fn secret_bundles(fleet: &Path) -> PathBuf {
 /// Returns a secret as a line of its file.
 fn line(secret: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new([secret.as_bytes(), b"\n"].concat())
-}
-
-/// Returns the digest of everything in a bundle but its counter. The last list of signing keys is a
-/// part of it: a box learns it from a bundle with a new counter only.
-fn digest_of(
-    manifest: &Manifest,
-    files: &BTreeMap<String, Zeroizing<Vec<u8>>>,
-    keys: &SigningKeys,
-) -> String {
-    let key = manifest.tunnel_public_key.map(|key| key.to_string()).unwrap_or_default();
-    let version = manifest.version.clone().unwrap_or_default();
-    let keys = keys.to_string();
-    let mut parts =
-        vec![manifest.gateway.as_bytes(), version.as_bytes(), key.as_bytes(), keys.as_bytes()];
-    for (name, content) in files {
-        parts.extend([name.as_bytes(), content.as_slice()]);
-    }
-    hex(&parts)
-}
-
-/// Returns the SHA-256 of parts, each with its length before it, in hexadecimal.
-fn hex(parts: &[&[u8]]) -> String {
-    let mut context = Context::new(&SHA256);
-    for part in parts {
-        context.update(&part.len().to_be_bytes());
-        context.update(part);
-    }
-    hex_of(context.finish().as_ref())
-}
-
-/// Returns the SHA-256 of a file in hexadecimal, as sha256sum(1) prints it.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> String {
-    hex_of(digest(&SHA256, bytes).as_ref())
-}
-
-fn hex_of(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FileError> {

@@ -14,6 +14,7 @@ mod site;
 mod site_check;
 mod source;
 mod tree;
+mod versions;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ pub(crate) use render::{BROKER_PORT, BROKER_TLS_PORT};
 pub(crate) use site::{OFFICE_USER, check_id};
 
 use super::hub_choice::preferred_hubs;
+use super::packages::PackageList;
 use problems::FleetProblem;
 use render::{MachineTemplate, RenderedConfig};
 use site_check::SiteTopics;
@@ -42,7 +44,7 @@ use source::{FleetSource, list_toml_files, read_source};
 use tree::{FilePlace, FleetFile, SettingTable};
 
 use crate::config::InspectedConfig;
-use crate::diagnostics::{Notes, RejectedFile};
+use crate::diagnostics::{Notes, Problem, RejectedFile, SourceSpan};
 
 /// Name of the file that all sites share.
 pub const FLEET_TOML: &str = "fleet.toml";
@@ -58,6 +60,7 @@ pub struct Fleet {
     settings: FleetSettings,
     templates: Vec<MachineTemplate>,
     sites: Vec<Site>,
+    packages: Option<PackageList>,
     notes: Vec<FleetProblem>,
 }
 
@@ -84,6 +87,7 @@ struct FleetDraft {
     settings: Option<FleetSettings>,
     templates: Vec<MachineTemplate>,
     sites: Vec<Site>,
+    packages: Option<PackageList>,
     notes: Vec<FleetProblem>,
     problems: Vec<FleetProblem>,
     rejected: Vec<RejectedFile>,
@@ -114,11 +118,30 @@ impl Fleet {
         &self.settings
     }
 
-    /// Returns valid settings that are probably a mistake, file by file. Only [`Self::check`] finds
-    /// them.
+    /// Returns valid settings that are probably a mistake, file by file, which only [`Self::check`]
+    /// finds, and files that are probably meant to be packages.
     #[must_use]
     pub fn notes(&self) -> Vec<Notes> {
-        problems::notes_by_file(self.notes.clone(), |file| self.sources.get(file))
+        let mut notes = problems::notes_by_file(self.notes.clone(), |file| self.sources.get(file));
+        notes.extend(self.packages.iter().flat_map(PackageList::ignored).map(|path| {
+            let message = "this file is ignored, because its name is not that of a package";
+            let help = "a package is called edge-gateway_VERSION_ARCHITECTURE.deb";
+            let note = Problem::new(SourceSpan::WholeFile, message, help);
+            Notes::new(path, String::new, vec![note])
+        }));
+        notes
+    }
+
+    /// Returns the packages that bundles may name; `None` without a directory `packages/`.
+    #[must_use]
+    pub const fn packages(&self) -> Option<&PackageList> {
+        self.packages.as_ref()
+    }
+
+    /// Returns the version of edge-gateway that the box of a site shall run.
+    #[must_use]
+    pub fn version_of<'a>(&'a self, site: &'a Site) -> Option<&'a str> {
+        site.version.as_deref().or(self.settings.version.as_deref())
     }
 
     /// Returns all sites, sorted by id.
@@ -210,6 +233,7 @@ impl FleetDraft {
         draft.read_templates(dir);
         draft.read_sites(dir);
         draft.check_addresses();
+        draft.check_versions(dir);
         draft
     }
 
@@ -302,6 +326,17 @@ impl FleetDraft {
         }
     }
 
+    /// Reads `packages/`, and reports versions that no box would install.
+    fn check_versions(&mut self, dir: &Path) {
+        let Some(settings) = &self.settings else { return };
+        match PackageList::read(dir) {
+            Ok(packages) => self.packages = packages,
+            Err(rejected) => self.rejected.extend(rejected),
+        }
+        let problems = versions::check(settings, &self.sites, self.packages.as_ref());
+        self.problems.extend(problems);
+    }
+
     /// Checks the `gateway.toml` of every site.
     fn check_sites(&mut self) {
         let Some(settings) = &self.settings else { return };
@@ -312,10 +347,11 @@ impl FleetDraft {
     }
 
     fn finish(self) -> Result<Fleet, RejectedFleet> {
-        let Self { sources, settings, templates, sites, notes, problems, rejected } = self;
+        let Self { sources, settings, templates, sites, packages, notes, problems, rejected } =
+            self;
         match settings {
             Some(settings) if problems.is_empty() && rejected.is_empty() => {
-                Ok(Fleet { sources, settings, templates, sites, notes })
+                Ok(Fleet { sources, settings, templates, sites, packages, notes })
             }
             _ => Err(sources.reject(problems, rejected)),
         }

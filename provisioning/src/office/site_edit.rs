@@ -12,6 +12,8 @@ pub enum SiteValue {
     Number(u64),
     /// A boolean.
     Boolean(bool),
+    /// Texts without characters that TOML escapes.
+    Texts(Vec<String>),
 }
 
 /// Returns the text of a site's file with `key` in `[site]` set to a value; `None` if the text is
@@ -69,6 +71,10 @@ impl std::fmt::Display for SiteValue {
             Self::Text(text) => write!(f, "\"{text}\""),
             Self::Number(number) => write!(f, "{number}"),
             Self::Boolean(value) => write!(f, "{value}"),
+            Self::Texts(texts) => {
+                let texts: Vec<_> = texts.iter().map(|text| format!("\"{text}\"")).collect();
+                write!(f, "[{}]", texts.join(", "))
+            }
         }
     }
 }
@@ -99,5 +105,10 @@ mod tests {
             "site = { counter = 2 }\n"
         );
         assert_eq!(set("site = {}\n", "counter", &number(2)), None);
+        let versions = SiteValue::Texts(["0.2.0", "0.1.0"].map(str::to_owned).to_vec());
+        let with_versions = set(FILE, "packages", &versions).unwrap();
+        let line = "# the office's\npackages = [\"0.2.0\", \"0.1.0\"]\n";
+        assert_eq!(with_versions, FILE.replace("# the office's\n", line));
+        assert_eq!(set(&with_versions, "packages", &versions).unwrap(), with_versions);
     }
 }

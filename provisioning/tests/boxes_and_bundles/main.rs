@@ -11,4 +11,5 @@ mod broker_certificates;
 mod bundles;
 mod interrupted;
 mod office;
+mod packages;
 mod signing_keys;

@@ -167,15 +167,23 @@ impl Office {
 
     /// Builds at another time than now.
     pub(crate) fn build_at(&self, now: Timestamp) -> Result<Vec<BuiltSite>, BuildError> {
+        self.build_fleet(&Fleet::load(&self.dir.0).unwrap(), now)
+    }
+
+    /// Builds a fleet as it was read before.
+    pub(crate) fn build_fleet(
+        &self,
+        fleet: &Fleet,
+        now: Timestamp,
+    ) -> Result<Vec<BuiltSite>, BuildError> {
         let dir = &self.dir.0;
-        let fleet = Fleet::load(dir).unwrap();
         let lists = SigningLists::load(dir).unwrap();
         let signer = read_key_file(&self.path("secrets/signing.key")).unwrap().open(None).unwrap();
         let certificates = Certificates::open(dir, None, now).unwrap();
         let (out, mut built) = (self.path("out/bundles"), Vec::new());
         let build = Build {
             dir,
-            fleet: &fleet,
+            fleet,
             certificates: &certificates,
             lists: &lists,
             signer: Some(&signer),

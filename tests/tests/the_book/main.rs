@@ -26,6 +26,7 @@ fn every_page_with_commands_is_played_here() {
     let played = [
         "README.md",
         "docs/fleet/fleet.md",
+        "docs/fleet/updates.md",
         "docs/hub/completeness.md",
         "docs/hub/maintenance.md",
         "docs/hub/monitoring.md",
@@ -125,6 +126,12 @@ fn many_sites_from_one_place() {
     let listed = play("docs/fleet/fleet.md");
     assert!(listed.contains("amsterdam-01  10.77.0.12"), "{listed}");
     assert!(listed.contains("hub-a") && listed.contains("hub-b"), "{listed}");
+}
+
+#[test]
+fn new_versions_on_the_boxes() {
+    let built = play("docs/fleet/updates.md");
+    assert!(built.contains("out/bundles/packages: 2 packages, 0 new, 0 removed"), "{built}");
 }
 
 #[test]

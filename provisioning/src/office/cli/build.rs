@@ -15,6 +15,7 @@ use crate::office::build::{BUNDLES_DIR, Build, BuildError, BuiltSite};
 use crate::office::certificates::Certificates;
 use crate::office::fleet::{Fleet, Site};
 use crate::office::fleet_signing::SigningLists;
+use crate::office::packages::{PACKAGES_DIR, PublishedPackages};
 
 /// `build`.
 #[derive(Args, Debug)]
@@ -27,6 +28,10 @@ Examples:
 Writes edge-bundle-SITE.tar. A bundle gets the next counter only if its content has changed; the
 counter is in sites/SITE.toml: commit it. Secrets are encrypted to the box. The bundle of a site
 whose first key was made here holds them in clear: it is written to secrets/bundles, for a stick.
+
+The bundle of a site with a version names the packages of that version, and of those to which its
+box can go back, with their SHA-256. They are copied from packages/ to the directory packages/ of
+the bundles.
 
 Exit code 1 if a bundle cannot be built.")]
 pub(super) struct BuildOptions {
@@ -95,6 +100,9 @@ pub(super) fn build_sites(
         }
         None => (SigningLists::load(dir)?, None),
     };
+    for notes in fleet.notes() {
+        writeln!(io::stderr(), "{notes}\n")?;
+    }
     let out = request.out.map_or_else(|| dir.join(BUNDLES_DIR), Path::to_owned);
     let (certificates, lists, signer) = (&certificates, &lists, signer.as_ref());
     let build = Build { dir, fleet, certificates, lists, signer, out: &out, again };
@@ -107,12 +115,25 @@ pub(super) fn build_sites(
         progress.on_done(sites.len());
         Ok::<(), BuildError>(())
     });
-    match done {
+    let packages = match done {
         Err(BuildError::Fleet(rejected)) => return super::reject(&rejected),
         done => done?,
-    }
+    };
     report.print(&out)?;
+    if fleet.packages().is_some() {
+        print_packages(&packages, &out)?;
+    }
     Ok(EXIT_OK)
+}
+
+fn print_packages(packages: &PublishedPackages, out: &Path) -> anyhow::Result<()> {
+    print_line(format_args!(
+        "{}: {}, {} new, {} removed",
+        out.join(PACKAGES_DIR).display(),
+        count_of(packages.len(), "package"),
+        packages.new,
+        packages.removed,
+    ))
 }
 
 /// Returns the sites with these names, sorted; all without names.

@@ -17,6 +17,7 @@ Examples:
   edge-provision check --fleet /srv/fleet && git commit
 
 Checks fleet.toml, templates/ and sites/, and the gateway.toml of every site as the gateway will.
+If there is a directory packages/, it must have a package of each version that a box shall run.
 Each problem is shown where it was written, with what to write instead. A note is a valid setting
 that is probably a mistake; it does not change the exit code.
 
@@ -46,12 +47,14 @@ pub(super) fn check(options: &CheckOptions) -> anyhow::Result<u8> {
         writeln!(io::stderr(), "{notes}\n")?;
     }
     let settings = fleet.settings();
+    let packages = fleet.packages().map(|packages| count_of(packages.len(), "package"));
     print_line(format_args!(
-        "{}: no problems, {}, {}, {}",
+        "{}: no problems, {}, {}, {}{}",
         options.fleet.path(FLEET_TOML).display(),
         count_of(fleet.sites().len(), "site"),
         count_of(fleet.template_names().count(), "template"),
         count_of(settings.hubs.len(), "hub"),
+        packages.map(|packages| format!(", {packages}")).unwrap_or_default(),
     ))?;
     Ok(EXIT_OK)
 }

@@ -11,7 +11,8 @@ use clap::Args;
 use similar::TextDiff;
 
 use super::{EXIT_NEGATIVE, EXIT_OK, FleetOption, count_of, print_line};
-use crate::office::fleet::{FLEET_TOML, Fleet, RejectedFleet, SITES_DIR, TEMPLATES_DIR};
+use crate::bundle::MANIFEST;
+use crate::office::fleet::{FLEET_TOML, Fleet, RejectedFleet, SITES_DIR, Site, TEMPLATES_DIR};
 
 /// `diff`.
 #[derive(Args, Debug)]
@@ -22,7 +23,8 @@ Examples:
   edge-provision diff amsterdam-01        at one site
 
 Compares the files of each gateway, as they are rendered from the fleet's files now and from
-those of a revision of git. Sites with the same change are shown once.
+those of a revision of git. Sites with the same change are shown once. Of manifest.toml only the
+version to run and min_version are compared.
 
 Exit code 1 if there is a difference.")]
 pub(super) struct DiffOptions {
@@ -96,7 +98,16 @@ fn files_of(fleet: &Fleet, id: &str) -> Result<BTreeMap<String, String>, Rejecte
     let Some(site) = fleet.site(id) else { return Ok(BTreeMap::new()) };
     let files = fleet.site_files(site)?.into_iter();
     let text = |content: Vec<u8>| String::from_utf8_lossy(&content).into_owned();
-    Ok(files.map(|file| (file.name, text(file.content))).collect())
+    let versions = (MANIFEST.to_owned(), versions_of(fleet, site));
+    Ok(files.map(|file| (file.name, text(file.content))).chain([versions]).collect())
+}
+
+/// Returns what the manifest of a site says about versions.
+fn versions_of(fleet: &Fleet, site: &Site) -> String {
+    let min_version = fleet.settings().min_version.as_deref();
+    let lines = [("version", fleet.version_of(site)), ("min_version", min_version)];
+    let line = |(key, version)| Some(format!("{key} = \"{}\"\n", version?));
+    lines.into_iter().filter_map(line).collect()
 }
 
 fn file_differences(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> String {

@@ -1,5 +1,6 @@
 //! `sign` and `verify`: bundles by themselves.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -80,6 +81,7 @@ pub(super) fn sign(options: &SignOptions) -> anyhow::Result<u8> {
             (lists, Some(signer))
         }
     };
+    let mut packages = BTreeSet::new();
     for path in &options.files {
         let contents = read(path)?;
         let bundle = Bundle::read(&contents).with_context(|| path.display().to_string())?;
@@ -98,6 +100,11 @@ pub(super) fn sign(options: &SignOptions) -> anyhow::Result<u8> {
         let access = if is_secret { FileAccess::Secret } else { FileAccess::Public };
         replace_if_changed(&target, &bytes, access)?;
         print_line(format_args!("{}: {}", target.display(), described(&bundle)))?;
+        packages.extend(package_lines(&bundle));
+    }
+    // Once for all bundles: who signs decides what the boxes install.
+    for line in packages {
+        print_line(line)?;
     }
     Ok(EXIT_OK)
 }
@@ -125,6 +132,9 @@ pub(super) fn verify_bundle(options: &VerifyOptions) -> anyhow::Result<u8> {
             for (name, content) in bundle.files() {
                 print_line(format_args!("{:>8} {name}", content.len()))?;
             }
+            for line in package_lines(&bundle) {
+                print_line(line)?;
+            }
             Ok(EXIT_OK)
         }
         Err(error) => {
@@ -142,8 +152,16 @@ fn described(bundle: &Bundle<'_>) -> String {
         (false, None) => "no secrets",
     };
     let version = manifest.version.as_deref().map(|version| format!(", version {version}"));
-    let version = version.unwrap_or_default();
-    format!("bundle {} of {}{version}, {secrets}", manifest.counter, manifest.gateway)
+    let min_version = manifest.min_version.as_deref();
+    let min_version = min_version.map(|version| format!(", min_version {version}"));
+    let (version, min_version) = (version.unwrap_or_default(), min_version.unwrap_or_default());
+    format!("bundle {} of {}{version}{min_version}, {secrets}", manifest.counter, manifest.gateway)
+}
+
+/// Returns a line for each package that a bundle names.
+fn package_lines(bundle: &Bundle<'_>) -> impl Iterator<Item = String> {
+    let packages = bundle.manifest().packages.iter();
+    packages.map(|(name, sha256)| format!("{name} sha256 {sha256}"))
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -27,8 +27,18 @@ pub struct FleetSettings {
     pub broker: BrokerSettings,
     /// Version of edge-gateway that the boxes shall run; none leaves it to them.
     pub version: Option<String>,
+    /// Oldest version of edge-gateway that a box may install from now on.
+    pub min_version: Option<String>,
+    pub(crate) places: VersionPlaces,
     /// Sections of gateway.toml for all sites.
     pub(crate) defaults: SettingTable,
+}
+
+/// Where the versions of the fleet stand.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VersionPlaces {
+    pub(crate) version: Option<FilePlace>,
+    pub(crate) min_version: Option<FilePlace>,
 }
 
 /// `[[hub]]`.
@@ -152,6 +162,7 @@ pub(crate) fn read_fleet(
     let broker = reader.section("broker");
     let defaults = reader.section("defaults");
     let version = reader.optional("version", package_version);
+    let min_version = reader.optional("min_version", package_version);
     if tunnel.is_none() && root.get("tunnel").is_none() {
         let help = "add [tunnel] with network = \"10.77.0.0/16\" and office = \"10.77.255.0/24\"";
         reader.reject(&root.place, "there is no section [tunnel]".to_owned(), help.to_owned());
@@ -183,12 +194,15 @@ pub(crate) fn read_fleet(
     let hub_addresses = hubs.iter().map(|hub| hub.address).collect();
     let is_good = problems.borrow().len() == before;
     let (network, office_network) = networks.filter(|_| is_good)?;
+    let place = |found: &Option<Located<String>>| found.as_ref().map(|found| found.place.clone());
     Some(FleetSettings {
+        places: VersionPlaces { version: place(&version), min_version: place(&min_version) },
         plan: AddressPlan { network, office: office_network, hubs: hub_addresses },
         hubs,
         office: office.into_iter().map(|computer| computer.value).collect(),
         broker,
         version: version.map(|version| version.value),
+        min_version: min_version.map(|version| version.value),
         defaults: defaults.cloned().unwrap_or_else(|| SettingTable::empty(root.place.clone())),
     })
 }

@@ -28,6 +28,8 @@ pub struct Site {
     pub digest: Option<String>,
     /// Version of edge-gateway that its box shall run; none leaves it to the box.
     pub version: Option<String>,
+    /// Versions whose packages its last bundle names; the first is that which its box shall run.
+    pub packages: Vec<String>,
     /// Number of its login at the broker, from 1; a new password comes with a new login.
     pub login: u64,
     /// How its box is connected; none leaves it as it is.
@@ -46,6 +48,7 @@ pub(crate) struct SitePlaces {
     pub(crate) file: FilePlace,
     pub(crate) address: FilePlace,
     pub(crate) public_key: Option<FilePlace>,
+    pub(crate) version: Option<FilePlace>,
 }
 
 impl Site {
@@ -126,12 +129,8 @@ pub(crate) fn read_site(
     let digest = reader
         .optional("digest", |value| text(value, "what `edge-provision build` writes", "0123abcd"));
     let version = reader.optional("version", package_version);
-    let login = reader.optional("login", |value| {
-        let login = value.as_integer().and_then(|login| u64::try_from(login).ok());
-        let help = "`edge-provision rotate --password` counts it up".to_owned();
-        let login = login.filter(|login| *login > 0);
-        login.ok_or_else(|| (format!("{value} is not a whole number from 1"), help))
-    });
+    let packages = reader.optional("packages", package_versions);
+    let login = reader.optional("login", login_number);
     reader.finish();
     root.entries.retain(|entry| !OWN_SECTIONS.contains(&entry.key.as_str()));
     if problems.borrow().len() != before {
@@ -144,7 +143,7 @@ pub(crate) fn read_site(
         is_revoked: is_revoked.is_some_and(|revoked| revoked.value),
         counter: counter.map_or(0, |counter| counter.value),
         digest: digest.map(|digest| digest.value),
-        version: version.map(|version| version.value),
+        packages: packages.map_or_else(Vec::new, |packages| packages.value),
         login: login.map_or(1, |login| login.value),
         network: network.flatten(),
         settings: root,
@@ -152,10 +151,29 @@ pub(crate) fn read_site(
             file,
             address: address.place,
             public_key: public_key.as_ref().map(|key| key.place.clone()),
+            version: version.as_ref().map(|version| version.place.clone()),
         },
+        version: version.map(|version| version.value),
         public_key: public_key.map(|key| key.value),
         shape: None,
     })
+}
+
+fn login_number(value: &toml::Value) -> Result<u64, Rejection> {
+    let login = value.as_integer().and_then(|login| u64::try_from(login).ok());
+    let help = "`edge-provision rotate --password` counts it up".to_owned();
+    let login = login.filter(|login| *login > 0);
+    login.ok_or_else(|| (format!("{value} is not a whole number from 1"), help))
+}
+
+/// Reads the versions that `build` has written.
+fn package_versions(value: &toml::Value) -> Result<Vec<String>, Rejection> {
+    let help = || "`edge-provision build` writes it: remove it".to_owned();
+    let versions = value.as_array().ok_or_else(|| (format!("{value} is not a list"), help()))?;
+    versions
+        .iter()
+        .map(|value| package_version(value).map_err(|(what, _)| (what, help())))
+        .collect()
 }
 
 /// Reports keys of gateway.toml that the fleet sets.
