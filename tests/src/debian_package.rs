@@ -67,7 +67,8 @@ impl DebianPackage {
         });
         fs::write(&control, lines.collect::<String>()).expect("its own directory is writable");
         change(&root);
-        let pack = ["--root-owner-group", "-Znone", "--build"];
+        // A box takes no package of more than 32 MiB.
+        let pack = ["--root-owner-group", "-Zgzip", "-z1", "--build"];
         dpkg_deb(Command::new("dpkg-deb").args(pack).arg(&root).arg(&path));
         Self { path, dir }
     }

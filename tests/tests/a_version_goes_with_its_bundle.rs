@@ -171,7 +171,9 @@ fn as_root_a_version_comes_and_goes_with_its_bundle() {
 fn every_message_is_accounted_for(updated: &UpdatedBox) {
     updated.machine.run("systemctl", &["stop", UNIT]);
     let messages = updated.consumer.drain(QUIET);
-    let (is_clean, report) = Capture::of(messages.iter()).audit();
+    // Offers are of the office.
+    let of_gateway = messages.iter().filter(|message| !message.topic.ends_with("/offer"));
+    let (is_clean, report) = Capture::of(of_gateway).audit();
     assert!(is_clean, "{report}");
     updated.machine.run("systemctl", &["start", UNIT]);
     let next = updated.consumer.try_next(RECOVERY_TIMEOUT);

@@ -90,9 +90,9 @@ impl FromStr for PackageName {
     }
 }
 
+#[cfg(feature = "root-helper")]
 impl PackageDigest {
     /// Returns the SHA-256 of a package.
-    #[cfg(any(feature = "office", feature = "root-helper"))]
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
         Self(digest.as_ref().try_into().unwrap_or_default())
