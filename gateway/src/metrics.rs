@@ -101,6 +101,13 @@ series! {
         ),
         pub stored: IntGauge = gauge("edge_samples_stored", "Samples waiting for delivery."),
         pub queued_bytes: IntGauge = gauge("edge_queue_bytes", "Bytes waiting for delivery."),
+        pub max_bytes: IntGauge =
+            gauge("edge_queue_max_bytes", "Most bytes that may wait: `max_size` of `[queue]`."),
+        pub unclean_start: IntGauge = gauge(
+            "edge_queue_unclean_start",
+            "1 if the run before this one ended without an orderly stop, such as by a power cut or \
+             a crash, else 0."
+        ),
         pub oldest_timestamp: Gauge = float_gauge(
             "edge_queue_oldest_timestamp_seconds",
             "Unix time of the oldest waiting sample; 0 when the queue is empty."
@@ -260,6 +267,7 @@ impl Metrics {
         }
         let queue = QueueMetrics::register(&registrar, &[])?;
         queue.fits_seconds.set(f64::INFINITY);
+        queue.max_bytes.set(i64::try_from(config.queue.max_size).unwrap_or(i64::MAX));
         Ok(Self {
             plcs,
             queue,

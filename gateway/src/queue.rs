@@ -254,6 +254,7 @@ impl<S: Storage> Queue<S> {
         let waiting = log.index().total();
         self.metrics.recovered.inc_by(waiting.samples + lost_samples);
         self.metrics.count_dropped(DropReason::Corrupt, lost_samples);
+        self.metrics.unclean_start.set(matches!(last_run, LastRun::Unclean { .. }).into());
         let (epoch, entries, samples) = (&*self.ledger.epoch, waiting.entries, waiting.samples);
         tracing::debug!(epoch, ?last_run, entries, samples, "queue opened");
         let began = log.begin_run(&self.ledger);

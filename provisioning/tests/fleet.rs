@@ -543,7 +543,7 @@ fn only_changed_files_of_a_hub_are_written() {
             .map(|(path, _)| dir.shown(&path.display().to_string()))
             .collect::<Vec<_>>()
     };
-    assert_eq!(write(&dir).len(), 10);
+    assert_eq!(write(&dir).len(), 14);
     assert!(write(&dir).is_empty());
     let key = "public_key = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n\n[[plc]]";
     dir.write("sites/rotterdam-01.toml", &ROTTERDAM.replace("[[plc]]", key));

@@ -74,7 +74,11 @@ impl NodeRed {
     }
 
     /// Returns the directory with Node-RED, which `cargo xtask test` installs.
-    pub(crate) fn home() -> PathBuf {
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn home() -> PathBuf {
         let home = test_settings::NODE_RED
             .path()
             .unwrap_or_else(|| resources::target_dir().join("e2e-node-red"));

@@ -35,6 +35,7 @@ echo ready
 exec cat
 ";
 
+/// The machine may set what concerns its own network, below /proc/sys/net, as on a server.
 /// systemd-nspawn makes cgroups below its own, which must be one that can be removed. setpriv ends
 /// it with the thread that started it, even if that thread is killed.
 const BOOT: &str = "
@@ -46,7 +47,7 @@ for top in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
     mkdir $top/$name
     echo $$ > $top/$name/cgroup.procs
 done
-export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=network
 exec nsenter --mount=/proc/$holder/ns/mnt setpriv --pdeathsig KILL -- systemd-nspawn \"$@\" >&2
 ";
 

@@ -1,7 +1,10 @@
 //! What `edge-provision hub` writes is what WireGuard, nftables, Mosquitto,
 //! Prometheus and NATS accept, and it lets each site do its own work and no more.
-#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
+#![expect(clippy::expect_used, clippy::panic, reason = "test code may stop on the spot")]
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -38,6 +41,60 @@ fn wireguard_and_prometheus_take_their_files() {
     let prometheus = etc.join("prometheus/prometheus.yml");
     let checked = succeeds(Command::new("promtool").args(["check", "config"]).arg(prometheus));
     assert!(checked.contains("rules found"), "{checked}");
+}
+
+/// Returns the words of a text that begin so.
+fn words<'t>(text: &'t str, start: &'t str) -> BTreeSet<&'t str> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c)).filter(|word| word.starts_with(start)).collect()
+}
+
+/// Returns what follows each `key` of a YAML text, sorted.
+fn values<'t>(text: &'t str, key: &str) -> Vec<&'t str> {
+    let mut found: Vec<_> =
+        text.split(key).skip(1).filter_map(|rest| rest.split([',', '\n', ' ']).next()).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[test]
+fn every_alert_fires_when_it_should_and_is_documented() {
+    let office = office();
+    office.run(&["hub"]);
+    let rules = office.read("out/hubs/hub-a/etc/prometheus/edge-rules.yml");
+    let cases = workspace("provisioning/src/office/hub/prometheus/edge-rules.test.yml");
+    // The cases name the rules by a path in the same directory.
+    fs::write(office.path("edge-rules.yml"), &rules).expect("the directory is writable");
+    fs::write(office.path("cases.yml"), &cases).expect("the directory is writable");
+    let cases_path = office.path("cases.yml");
+    succeeds(Command::new("promtool").args(["test", "rules"]).arg(&cases_path));
+
+    let alerts = values(&rules, "alert: ");
+    assert!(alerts.len() >= 19, "{alerts:?}");
+    assert_eq!(values(&cases, "alertname: "), alerts, "each has a case");
+    let page = workspace("docs/hub/monitoring.md");
+    for alert in &alerts {
+        assert!(page.contains(&format!("\n| `{alert}` | ")), "{alert} has a row in the book");
+        let fires = format!("alertname: {alert}\n        exp_alerts:\n");
+        let silent = format!("alertname: {alert}, exp_alerts: [] }}");
+        assert!(cases.contains(&fires) && cases.contains(&silent), "{alert} fires and is silent");
+    }
+    let metrics = workspace("docs/metrics.md");
+    for metric in words(&rules, "edge_") {
+        assert!(metrics.contains(&format!("\n| `{metric}` | ")), "{metric} is no metric");
+    }
+
+    // The cases see a change.
+    let later = rules.replacen("for: 5m", "for: 20m", 1);
+    fs::write(office.path("edge-rules.yml"), later).expect("the directory is writable");
+    let changed = Command::new("promtool").args(["test", "rules"]).arg(cases_path).output();
+    assert!(!changed.expect("promtool is installed").status.success());
+}
+
+fn workspace(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 #[test]
@@ -172,7 +229,7 @@ fn as_root_mosquitto_reads_its_certificate_and_lets_a_box_in_with_its_own() {
     let keys = BoxKeys::open_or_create(&office.path("box")).expect("the directory is writable");
     let enrolment = keys.enrolment().expect("the box has its keys");
     let file = office.path(enrolment.file_name());
-    std::fs::write(&file, enrolment.to_string()).expect("the directory is writable");
+    fs::write(&file, enrolment.to_string()).expect("the directory is writable");
     office.run(&["enrol", site, &file.display().to_string()]);
     office.run(&["build"]);
     office.run(&["hub"]);

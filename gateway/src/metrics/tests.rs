@@ -55,10 +55,12 @@ edge_plc_tags_quarantined{plc="plc0"} 0
 edge_plc_up{plc="plc0"} 0
 edge_queue_bytes 0
 edge_queue_fits_seconds inf
+edge_queue_max_bytes 1048576
 edge_queue_oldest_timestamp_seconds 0
 edge_queue_storage_failing 0
 edge_queue_sync_seconds_sum 0
 edge_queue_sync_seconds_count 0
+edge_queue_unclean_start 0
 edge_queue_written_bytes_total 0
 edge_samples_delivered_total 0
 edge_samples_dropped_total{reason="corrupt"} 0

@@ -1,5 +1,5 @@
 //! The files of the hubs, for software that exists: WireGuard, nftables, a broker, chrony,
-//! Prometheus. The same fleet and secrets give the same bytes.
+//! Prometheus, nginx. The same fleet and secrets give the same bytes.
 
 mod accounts;
 mod chrony;
@@ -7,6 +7,7 @@ mod emqx;
 mod mosquitto;
 mod nats;
 mod nftables;
+mod nginx;
 mod password_hash;
 mod prometheus;
 mod wireguard;
@@ -149,16 +150,21 @@ fn render_hub(
         secret("etc/wireguard/edge.conf", wireguard::interface(view, &key)),
         public("etc/nftables.d/edge.nft", nftables::ruleset(view)),
         public("etc/chrony/conf.d/edge.conf", chrony::settings(view)),
-        public("etc/prometheus/prometheus.yml", prometheus::settings()),
-        public("etc/prometheus/edge-targets.json", prometheus::targets(view)),
-        public("etc/prometheus/edge-rules.yml", prometheus::RULES.to_owned()),
     ];
+    files.extend(prometheus::render(view));
+    files.extend(nginx::render(view));
     files.extend(match view.fleet.settings().broker.software {
         BrokerSoftware::Mosquitto => mosquitto::render(view, accounts),
         BrokerSoftware::Nats => nats::render(accounts)?,
         BrokerSoftware::Emqx => emqx::render(accounts),
     });
     Ok(files)
+}
+
+/// Returns the script that makes a server with Debian 13 a hub, from the other files.
+#[must_use]
+pub fn install_script() -> HubFile {
+    public("install.sh", include_str!("../../../deploy/hub/install.sh").to_owned())
 }
 
 /// Returns the files for TLS of the broker of a hub: its certificate, which is renewed 60 days before

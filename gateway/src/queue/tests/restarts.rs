@@ -101,6 +101,18 @@ fn a_torn_first_checkpoint_hides_no_unclean_shutdown_before_it() {
     assert_eq!(reported, BTreeSet::from([1, 2]), "of some starts only the file name is left");
 }
 
+#[test]
+fn a_start_after_an_orderly_end_and_one_after_a_kill_differ_in_a_metric() {
+    let disk = SimulatedDisk::new(1);
+    let first = open(&disk, "a");
+    assert_eq!(first.metrics.unclean_start.get(), 0, "there was no run before");
+    drop(first);
+    let second = open(&disk, "b");
+    assert_eq!(second.metrics.unclean_start.get(), 1);
+    second.close(now());
+    assert_eq!(open(&disk, "c").metrics.unclean_start.get(), 0);
+}
+
 /// Returns what a queue announces about the runs before it.
 fn unclean_starts(queue: &mut Queue<SimulatedDisk>) -> Vec<UncleanShutdownEvent> {
     let mut all = Vec::new();

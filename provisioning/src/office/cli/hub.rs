@@ -22,8 +22,9 @@ Examples:
   tar -C out/hubs/hub-a --owner=root --group=root -c etc | \\
       ssh root@hub-a tar -C / --no-overwrite-dir -x
 
-Writes DIR/NAME/etc for each hub: WireGuard, nftables, the broker, chrony and Prometheus. A file
-that does not change is not touched. At the hub, then:
+Writes DIR/NAME/etc for each hub: WireGuard, nftables, the broker, chrony, Prometheus and nginx. A
+file that does not change is not touched. On a server with Debian 13, `sh DIR/NAME/install.sh`
+installs the programs and puts the files in place. By hand, at the hub:
   chown mosquitto: /etc/mosquitto/edge.*
   chown mosquitto: /etc/mosquitto/certs/broker.key    with certificates
   wg syncconf edge <(wg-quick strip edge)    no session is lost
@@ -55,7 +56,8 @@ pub(super) fn hub(options: &HubOptions) -> anyhow::Result<u8> {
             files.extend(hub::certificate_files(&certificates, &secrets, hub)?);
         }
     }
-    for (hub, files) in &rendered {
+    for (hub, files) in &mut rendered {
+        files.push(hub::install_script());
         for (path, change) in hub::write(&out.join(&hub.name), files)? {
             let verb = match change {
                 FileChange::Created => "created",

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::accounts::{self, Account, Rights};
 use super::password_hash::{ITERATIONS, derived_salt, pbkdf2};
+use super::wireguard::AFTER_TUNNEL;
 use super::{HubFile, HubView, public, secret};
 use crate::office::fleet::{BROKER_PORT, BROKER_TLS_PORT, BrokerAuthentication};
 
@@ -18,14 +19,6 @@ const SALT_BYTES: usize = 12;
 /// published something refused.
 const MAX_QUEUED_MESSAGES: u32 = 1_000_000;
 
-/// Starts the broker after the tunnel: it listens at the tunnel's address.
-const UNIT: &str = "\
-# Made by edge-provision; changes here are lost.
-[Unit]
-Wants=wg-quick@edge.service
-After=wg-quick@edge.service
-";
-
 /// Returns its configuration, password file and access list.
 pub(super) fn render(view: &HubView<'_>, accounts: &[Account]) -> Vec<HubFile> {
     let accounts: Vec<_> = accounts::of_hub(accounts, view).collect();
@@ -33,7 +26,7 @@ pub(super) fn render(view: &HubView<'_>, accounts: &[Account]) -> Vec<HubFile> {
         public("etc/mosquitto/conf.d/edge.conf", settings(view)),
         secret("etc/mosquitto/edge.passwords", passwords(&accounts)),
         secret("etc/mosquitto/edge.acl", access_list(&accounts)),
-        public("etc/systemd/system/mosquitto.service.d/edge.conf", UNIT.to_owned()),
+        public("etc/systemd/system/mosquitto.service.d/edge.conf", AFTER_TUNNEL.to_owned()),
     ]
 }
 

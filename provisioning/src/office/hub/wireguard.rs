@@ -6,6 +6,14 @@ use tunnel::PrivateKey;
 
 use super::HubView;
 
+/// Starts a service after the tunnel: it listens at the tunnel's address.
+pub(super) const AFTER_TUNNEL: &str = "\
+# Made by edge-provision; changes here are lost.
+[Unit]
+Wants=wg-quick@edge.service
+After=wg-quick@edge.service
+";
+
 /// Returns `/etc/wireguard/edge.conf`. It holds the private key: `wg syncconf` removes the key of an
 /// interface whose file has none.
 pub(super) fn interface(view: &HubView<'_>, key: &PrivateKey) -> String {
