@@ -51,6 +51,20 @@ fn sites_with_the_same_change_are_shown_once() {
     assert!(shown.contains("git: ") && code == Some(1), "{shown}");
 
     commit(&office);
+    office.run(&["add", "site-d", "--template", "pump"]);
+    let (shown, _) = diff(&office, &["site-d"]);
+    assert!(shown.contains("1 site: site-d\nnew\n"), "{shown}");
+    assert_eq!(diff(&office, &["site-a"]), (String::new(), Some(0)));
+}
+
+#[test]
+fn another_version_is_shown_like_any_other_change() {
+    let office = Office::new("hub-a.example.net:51820");
+    for site in ["site-a", "site-b", "site-c"] {
+        office.run(&["add", site, "--template", "pump"]);
+    }
+    git(&office, &["init", "--quiet"]);
+    commit(&office);
     office.change("fleet.toml", |text| format!("version = \"0.2.0\"\n{text}"));
     office.change("sites/site-c.toml", |text| {
         text.replace("[site]\n", "[site]\nversion = \"0.1.0\"\n")
@@ -63,10 +77,4 @@ fn sites_with_the_same_change_are_shown_once() {
     );
     assert!(shown.contains("1 site: site-c\n"), "{shown}");
     assert!(shown.contains("+version = \"0.1.0\"\n"), "{shown}");
-
-    commit(&office);
-    office.run(&["add", "site-d", "--template", "pump"]);
-    let (shown, _) = diff(&office, &["site-d"]);
-    assert!(shown.contains("1 site: site-d\nnew\n"), "{shown}");
-    assert_eq!(diff(&office, &["site-a"]), (String::new(), Some(0)));
 }

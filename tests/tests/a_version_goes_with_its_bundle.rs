@@ -1,6 +1,6 @@
 //! Promise 9 for the program itself, on a clean Debian 13 with real apt and dpkg: a version comes
 //! with its bundle, through the tunnel, and goes with it, whatever happens in between.
-#![expect(clippy::expect_used, reason = "test code may stop on the spot")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "test code may stop on the spot")]
 
 use std::fs;
 use std::path::Path;

@@ -16,9 +16,8 @@ use provisioning::update_notice::{UPDATE_NOTICE, UpdateNotice, UpdateState};
 use ring::digest::{Context, SHA256};
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
-use tokio_util::task::AbortOnDropHandle;
 
 use super::active::ActiveBundle;
 use super::fetch::{PullError, WebFile, exchange};
@@ -114,7 +113,8 @@ enum PackageError {
 pub(super) struct PackageDownload {
     wanted: Vec<PackageName>,
     progress: watch::Receiver<DownloadProgress>,
-    _task: AbortOnDropHandle<()>,
+    /// Ends with this.
+    _task: JoinSet<()>,
 }
 
 impl PackageDownload {
@@ -136,7 +136,9 @@ impl PackageDownload {
             bundle: bundle.clone(),
             progress: to_owner,
         };
-        Self { wanted, progress, _task: AbortOnDropHandle::new(tokio::spawn(work.run())) }
+        let mut task = JoinSet::new();
+        task.spawn(work.run());
+        Self { wanted, progress, _task: task }
     }
 
     /// Returns whether this is the download of these packages.

@@ -55,7 +55,7 @@ fn manifest(counter: u64) -> Manifest {
         version: Some("0.2.0".to_owned()),
         min_version: Some("0.1.0".to_owned()),
         tunnel_public_key: None,
-        packages: ["0.1.0", "0.2.0"].map(|version| package(version)).into(),
+        packages: ["0.1.0", "0.2.0"].map(package).into(),
     }
 }
 

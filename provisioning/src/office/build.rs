@@ -19,7 +19,7 @@ use super::fleet::{
 use super::fleet_signing::{SigningError, SigningLists};
 use super::output_batch::OutputBatch;
 use super::output_file::{FileAccess, FileError, remove_if_there};
-use super::packages::{PublishedPackages, VersionChoice};
+use super::packages::{NamedVersion, PublishedPackages};
 use super::secrets::{SecretError, Secrets};
 use super::signing::Signer;
 use super::site_edit::{SiteValue, remove, set};
@@ -229,7 +229,7 @@ impl Build<'_> {
     /// Returns the versions that the file of a site keeps, also if their packages are not there.
     fn chosen_versions(&self, site: &Site) -> Vec<String> {
         let is_again = self.again.contains(&site.id);
-        let choice = if is_again { VersionChoice::Renew } else { VersionChoice::IfChanged };
+        let choice = if is_again { NamedVersion::Renew } else { NamedVersion::IfChanged };
         match (self.fleet.version_of(site), self.fleet.packages()) {
             (Some(version), Some(list)) => list.choose(version, &site.packages, choice),
             _ => Vec::new(),

@@ -47,7 +47,7 @@ pub struct PublishedPackages {
 
 /// When the versions that a bundle names are chosen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum VersionChoice {
+pub enum NamedVersion {
     /// Only if the site shall run another version than at its last bundle.
     IfChanged,
     /// In any case.
@@ -139,9 +139,9 @@ impl PackageList {
     /// and it installs a newer one only if the bundle names the way back. What a box that has
     /// confirmed `min_version` may install, it decides itself.
     #[must_use]
-    pub fn choose(&self, version: &str, last: &[String], choice: VersionChoice) -> Vec<String> {
+    pub fn choose(&self, version: &str, last: &[String], choice: NamedVersion) -> Vec<String> {
         let is_same = last.first().is_some_and(|first| first == version);
-        if is_same && choice == VersionChoice::IfChanged {
+        if is_same && choice == NamedVersion::IfChanged {
             return last.to_vec();
         }
         let mut chosen: Vec<String> = Vec::new();
@@ -282,7 +282,7 @@ fn reject(path: &Path, message: String, help: &str) -> RejectedFile {
 mod tests {
     use proptest::prelude::*;
 
-    use super::VersionChoice::{IfChanged, Renew};
+    use super::NamedVersion::{IfChanged, Renew};
     use super::*;
 
     fn list(versions: &[&str]) -> PackageList {

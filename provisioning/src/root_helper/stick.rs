@@ -151,16 +151,18 @@ impl StickReport {
                 let is_one = version == contents.version.as_deref() || package == installed;
                 is_one && package.architecture() == installed.architecture()
             });
+            if !is_needed {
+                continue;
+            }
             match stick.read_optional(&package.to_string(), MAX_PACKAGE_BYTES) {
-                Ok(Some(bytes)) if is_needed => {
-                    if !loader.keep_package(package, &bytes, &contents)? {
+                Ok(Some(bytes)) => {
+                    let is_kept = loader.keep_package(package, &bytes, &contents)?;
+                    if !is_kept {
                         self.refuse(format!("{package}: it is not the one that the bundle names"));
                     }
                 }
-                Err(error) if is_needed => {
-                    self.refuse(format!("{package}: it cannot be read: {error}"));
-                }
-                _ => {}
+                Ok(None) => {}
+                Err(error) => self.refuse(format!("{package}: it cannot be read: {error}")),
             }
         }
         loader.put(&bytes, &contents, state)?;

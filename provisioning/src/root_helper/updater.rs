@@ -118,7 +118,7 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         let has = |name: &PackageName| files.package_path(name).is_file();
         let has_packages = has(&update.from) && has(&update.to);
         match update.next_step(fate, &installed, has_packages, self.max_silence) {
-            UpdateStep::Fetch => self.take_packages(&mut files, update),
+            UpdateStep::Fetch => self.take_packages(&mut files, &update),
             UpdateStep::Enter(phase) => self.enter(&mut files, update, phase),
             UpdateStep::Install(name) => self.install(files, update, fate, &name),
             UpdateStep::Watch => self.watch(&mut files, update),
@@ -159,13 +159,15 @@ impl<'a, P: PackageManager> Updater<'a, P> {
                 files.write_update(&update)?;
                 return Ok(UpdateProgress::After(Duration::ZERO));
             }
-            Ok(None) => UpdateState::Installed,
-            Err(refusal) => UpdateState::Failed(refusal.to_string()),
+            Ok(None) => {
+                self.say(&format!("bundle {bundle}: {} is installed already", installed.name));
+                UpdateState::Installed
+            }
+            Err(refusal) => {
+                self.say(&format!("bundle {bundle}: {refusal}"));
+                UpdateState::Failed(refusal.to_string())
+            }
         };
-        self.say(&match &state {
-            UpdateState::Failed(reason) => format!("bundle {bundle}: {reason}"),
-            _ => format!("bundle {bundle}: {} is installed already", installed.name),
-        });
         self.run_dir.put_update(Some(&UpdateNotice { bundle, state }))?;
         Ok(UpdateProgress::Ended)
     }
@@ -175,9 +177,9 @@ impl<'a, P: PackageManager> Updater<'a, P> {
     fn take_packages(
         &mut self,
         files: &mut BoxFiles,
-        update: UpdateRecord,
+        update: &UpdateRecord,
     ) -> Result<UpdateProgress, HelperError> {
-        self.tell_missing(files, &update)?;
+        self.tell_missing(files, update)?;
         let Some(manifest) = files.manifest(update.bundle)? else {
             return Ok(UpdateProgress::After(LOOK_PAUSE));
         };

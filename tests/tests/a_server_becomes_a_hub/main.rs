@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
-    reason = "test code may stop on the spot"
+    clippy::print_stdout,
+    reason = "test code may stop on the spot, and prints what it measures"
 )]
 
 mod dashboards;

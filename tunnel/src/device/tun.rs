@@ -87,12 +87,17 @@ impl Tun {
     pub(crate) fn create(name: InterfaceName, offload: Offload) -> Result<Self, TunError> {
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let failed = |errno| TunError::from_errno(name, errno);
-        let fd =
-            fcntl::open(TUN_DEVICE_PATH, flags, Mode::empty()).map_err(|errno| match errno {
-                Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => TunError::NoTun,
-                Errno::EPERM | Errno::EACCES => TunError::NotAllowed,
-                _ => failed(errno),
-            })?;
+        let fd = fcntl::open(TUN_DEVICE_PATH, flags, Mode::empty()).map_err(|errno| {
+            let is_missing = [Errno::ENOENT, Errno::ENODEV, Errno::ENXIO].contains(&errno);
+            let is_denied = [Errno::EPERM, Errno::EACCES].contains(&errno);
+            if is_missing {
+                TunError::NoTun
+            } else if is_denied {
+                TunError::NotAllowed
+            } else {
+                failed(errno)
+            }
+        })?;
         ioctl::create_interface(&fd, &name.0).map_err(failed)?;
         let offload = ioctl::enable_offload(&fd, offload);
         let index = if_nametoindex(name.as_str()).map_err(failed)?;

@@ -28,6 +28,22 @@ struct Packages {
     log: Vec<String>,
 }
 
+impl Packages {
+    /// Installs a package, whose content is its name, unless it is to fail.
+    fn install(&mut self, package: &Path) -> bool {
+        let file = package.file_name().unwrap().to_str().unwrap().to_owned();
+        assert_eq!(fs::read(package).unwrap(), file.as_bytes(), "only what the bundle names");
+        let is_complete = !std::mem::take(&mut self.fails);
+        self.log.push(file.clone());
+        let installed = self.installed.as_mut().unwrap();
+        installed.is_complete = is_complete;
+        if is_complete {
+            installed.name = file.parse().unwrap();
+        }
+        is_complete
+    }
+}
+
 impl PackageManager for &RefCell<Packages> {
     fn installed(&self) -> Result<Option<InstalledPackage>, PackageError> {
         Ok(self.borrow().installed.clone())
@@ -42,29 +58,24 @@ impl PackageManager for &RefCell<Packages> {
     }
 
     fn install(&mut self, package: &Path) -> Result<(), PackageError> {
-        let file = package.file_name().unwrap().to_str().unwrap().to_owned();
         let mut packages = self.borrow_mut();
-        packages.log.push(file.clone());
-        assert_eq!(fs::read(package).unwrap(), file.as_bytes(), "only what the bundle names");
-        if std::mem::take(&mut packages.fails) {
-            packages.installed.as_mut().unwrap().is_complete = false;
+        if packages.install(package) {
+            Ok(())
+        } else {
             let words = "E: no space".to_owned();
-            return Err(PackageError::Failed { program: "apt-get", words });
+            Err(PackageError::Failed { program: "apt-get", words })
         }
-        packages.installed =
-            Some(InstalledPackage { name: file.parse().unwrap(), is_complete: true });
-        Ok(())
     }
 }
 
 /// A box with version 0.1.0, on which bundle 16 is confirmed and bundle 17 is on trial.
-struct TestBox {
+struct UpdateBox {
     dir: PathBuf,
     run_dir: RunDir,
     packages: RefCell<Packages>,
 }
 
-impl TestBox {
+impl UpdateBox {
     fn new(manifest: Manifest) -> Self {
         let name = format!("edge-update-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let dir = std::env::temp_dir().join(name);
@@ -138,7 +149,7 @@ impl TestBox {
     }
 }
 
-impl Drop for TestBox {
+impl Drop for UpdateBox {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.dir).unwrap();
     }
@@ -162,7 +173,7 @@ fn manifest(version: Option<&str>) -> Manifest {
 
 #[test]
 fn a_version_is_fetched_installed_and_confirmed_with_its_bundle() {
-    let tested = TestBox::new(manifest(Some("0.2.0")));
+    let tested = UpdateBox::new(manifest(Some("0.2.0")));
     assert_eq!((tested.told(), tested.is_due()), (Some(UpdateState::Pending), true));
     assert!(matches!(tested.run(), UpdateProgress::After(_)));
     let both = vec![name("0.1.0"), name("0.2.0")];
@@ -189,7 +200,7 @@ fn a_version_is_fetched_installed_and_confirmed_with_its_bundle() {
 
 #[test]
 fn a_bundle_that_is_rolled_back_takes_its_version_along() {
-    let tested = TestBox::new(manifest(Some("0.2.0")));
+    let tested = UpdateBox::new(manifest(Some("0.2.0")));
     tested.fetch_all();
     tested.run();
     assert_eq!(tested.log(), [name("0.2.0").to_string()]);
@@ -202,7 +213,7 @@ fn a_bundle_that_is_rolled_back_takes_its_version_along() {
 
 #[test]
 fn what_cannot_be_installed_leaves_the_version_before() {
-    let tested = TestBox::new(manifest(Some("0.2.0")));
+    let tested = UpdateBox::new(manifest(Some("0.2.0")));
     tested.fetch_all();
     tested.packages.borrow_mut().fails = true;
     assert_eq!(tested.run(), UpdateProgress::Ended);
@@ -223,19 +234,19 @@ fn what_cannot_be_installed_leaves_the_version_before() {
 #[test]
 fn what_needs_no_update_is_said_at_once() {
     for (version, expected) in [(None, None), (Some("0.1.0"), Some(UpdateState::Installed))] {
-        let tested = TestBox::new(manifest(version));
+        let tested = UpdateBox::new(manifest(version));
         assert_eq!(tested.is_due(), version.is_some());
         assert_eq!((tested.run(), tested.told()), (UpdateProgress::Ended, expected));
         assert!(tested.log().is_empty());
     }
-    let tested = TestBox::new(manifest(Some("0.3.0")));
+    let tested = UpdateBox::new(manifest(Some("0.3.0")));
     assert_eq!(tested.run(), UpdateProgress::Ended);
     assert!(matches!(tested.told(), Some(UpdateState::Failed(_))), "{:?}", tested.told());
 }
 
 #[test]
 fn without_dpkg_the_version_is_left_alone() {
-    let tested = TestBox::new(manifest(Some("0.2.0")));
+    let tested = UpdateBox::new(manifest(Some("0.2.0")));
     tested.run_dir.put_update(None).unwrap();
     tested.run_dir.set_update_due(false).unwrap();
     let files = tested.files();
@@ -245,7 +256,7 @@ fn without_dpkg_the_version_is_left_alone() {
 
 #[test]
 fn a_run_of_dpkg_that_was_cut_is_finished_first() {
-    let tested = TestBox::new(manifest(Some("0.1.0")));
+    let tested = UpdateBox::new(manifest(Some("0.1.0")));
     tested.packages.borrow_mut().installed.as_mut().unwrap().is_complete = false;
     assert!(matches!(tested.run(), UpdateProgress::After(_)));
     assert_eq!(tested.packages.borrow().log, ["finish"]);
