@@ -10,6 +10,8 @@ mod anchor;
 mod history;
 mod kernel;
 mod known_times;
+#[cfg(test)]
+mod tests;
 mod trust;
 
 use std::path::Path;
@@ -23,6 +25,7 @@ use tunnel::ClockBounds;
 
 pub use anchor::Anchor;
 pub use history::{ClockHistory, Correction};
+use kernel::KernelClock;
 pub use known_times::KnownTimes;
 pub use trust::{ClockAssessment, ClockTrust};
 
@@ -45,11 +48,10 @@ impl ClockReading {
     /// (`CLOCK_BOOTTIME`, clock_gettime(2)).
     #[must_use]
     pub fn now() -> Self {
-        let since_boot = clock_gettime(ClockId::Boottime);
+        let since_boot = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
         let wall = now();
-        let micros = since_boot.tv_sec.saturating_mul(1_000_000) + since_boot.tv_nsec / 1000;
-        let booted_at = UnixTime::from_micros(wall.as_micros().saturating_sub(micros));
-        Self { wall, booted_at }
+        let since_boot = i64::try_from(since_boot.as_micros()).unwrap_or(i64::MAX);
+        Self { wall, booted_at: UnixTime::from_micros(wall.as_micros().saturating_sub(since_boot)) }
     }
 }
 
@@ -95,7 +97,7 @@ pub fn assess(state_dir: &Path) -> ClockAssessment {
 }
 
 fn assess_now(trust: &mut ClockTrust) -> ClockAssessment {
-    trust.assess(Instant::now(), ClockReading::now(), kernel::is_synchronised())
+    trust.assess(Instant::now(), ClockReading::now(), KernelClock::read().is_synchronised())
 }
 
 /// Watches the clock until `stop` fires: stores the known times in `state_dir`, sends each changed

@@ -23,10 +23,11 @@ pub(crate) struct Module {
     path: &'static str,
 }
 
-pub(crate) const MODULES: [Module; 7] = [
+pub(crate) const MODULES: [Module; 8] = [
     Module { name: "mutants of audit", path: "audit" },
     Module { name: "mutants of clock", path: "clock" },
     Module { name: "mutants of codec", path: "codec" },
+    Module { name: "mutants of command", path: "command" },
     Module { name: "mutants of payload", path: "payload" },
     Module { name: "mutants of request_tuner", path: "plc/request_tuner" },
     Module { name: "mutants of sampling", path: "sampling" },

@@ -114,6 +114,49 @@ fn an_audit_may_begin_in_the_middle_of_an_epoch() {
 
     assert_eq!(auditor.unaccounted(), 0);
     assert_eq!(auditor.report().streams[0].joined_at, Some(4711));
+    let from_the_first = audit([0, 1].map(|seq| (DATA, data("e1", seq))));
+    assert_eq!(from_the_first.report().streams[0].joined_at, None);
+}
+
+#[test]
+fn what_was_announced_before_the_time_asked_for_accounts_for_what_is_missing_in_it() {
+    let before = [(DATA, data("e1", 0)), (EVENTS, gap("e1", 0, DATA, 2, 3))];
+    let quiet = gap("e1", 1, "edge/a/data/quiet", 0, 5);
+    let asked_for = [1, 4].map(|seq| (DATA, data("e1", seq)));
+    let mut since_start = audit(before.clone().into_iter().chain(asked_for.clone()));
+    since_start.on_message(EVENTS, quiet.as_bytes());
+    let mut from_then_on = Auditor::default();
+    for (topic, payload) in before.into_iter().chain([(EVENTS, quiet)]) {
+        from_then_on.on_earlier_message(topic, payload.as_bytes());
+    }
+    for (topic, payload) in asked_for {
+        from_then_on.on_message(topic, payload.as_bytes());
+    }
+
+    let topics = |auditor: &Auditor| -> Vec<String> {
+        auditor.report().streams.into_iter().map(|stream| stream.topic).collect()
+    };
+    assert_eq!((since_start.unaccounted(), from_then_on.unaccounted()), (0, 0));
+    assert_eq!(topics(&since_start), [DATA, "edge/a/data/quiet", EVENTS]);
+    assert_eq!(topics(&from_then_on), [DATA], "of the others no message is asked for");
+    assert_eq!(from_then_on.report().streams[0].received, 2);
+}
+
+#[test]
+fn lines_that_are_no_messages_are_counted_and_the_first_is_named() {
+    let mut auditor = audit([(DATA, data("e1", 0))]);
+    let sentence = |auditor: &Auditor| sentences(auditor).lines().next().unwrap().to_owned();
+    auditor.on_unread_line(7);
+    assert_eq!(
+        sentence(&auditor),
+        "Not read: 1 line, the first is line 7: no message of a gateway."
+    );
+    [9, 12].into_iter().for_each(|number| auditor.on_unread_line(number));
+    assert_eq!(
+        sentence(&auditor),
+        "Not read: 3 lines, the first is line 7: no message of a gateway."
+    );
+    assert_eq!(auditor.unaccounted(), 0);
 }
 
 #[test]
@@ -249,6 +292,11 @@ fn the_time_in_which_a_plc_was_away_is_reported_and_nothing_is_missing() {
          no usable answer, so these values do not exist.\n\
          Every message arrived or was announced as lost.\n"
     );
+    // The message that says so arrives late, and again.
+    let late = [(0, 1, ""), (2, 3, ""), (1, 2, AWAY), (3, 8, ""), (1, 2, AWAY), (4, 9, "")];
+    let late = audit(late.map(|(seq, second, quality)| message(seq, second, quality)));
+    let away = UnreachablePeriods { periods: 1, seconds: 6 };
+    assert_eq!(late.report().streams[0].unreachable, Some(away));
 }
 
 #[test]
@@ -423,4 +471,10 @@ fn gateways_with_mqtt_3_1_1_are_named() {
     assert!(report.to_string().contains("With MQTT 3.1.1: a."), "{report}");
     auditor.on_status("edge/a/status", status("a", "5").as_bytes());
     assert!(auditor.report().v3_gateways.is_empty());
+    // Any client can send a status of any gateway.
+    for number in 0..=MAX_V3_GATEWAYS {
+        let id = number.to_string();
+        auditor.on_status(&format!("edge/{id}/status"), status(&id, "3.1.1").as_bytes());
+    }
+    assert_eq!(auditor.report().v3_gateways.len(), MAX_V3_GATEWAYS);
 }

@@ -148,13 +148,16 @@ mod tests {
             r#"{"datetime":"2026-12-01T10:00:09Z","a":null,"b":4,"gateway":{"quality":{"a":"refused"}}}"#,
         ];
         let nested = [
-            r#"{"p":{"a":null},"gateway":{"datetime":"2026-12-01 10:00:01","quality":{"a":"unreachable"}}}"#,
-            r#"{"p":{"a":1},"gateway":{"datetime":"2026-12-01 10:00:07"}}"#,
+            r#"{"p":{"id":null},"gateway":{"id":"g","datetime":"2026-12-01 10:00:01","quality":{"id":"unreachable"}}}"#,
+            r#"{"p":{"b":1},"gateway":{"id":"g","datetime":"2026-12-01 10:00:03"}}"#,
+            r#"{"p":{"id":1},"gateway":{"id":"g","datetime":"2026-12-01 10:00:07"}}"#,
+            r#"{"p":{"id":1},"gateway":{"id":"g","datetime":"2026-12-01 10:00:09"}}"#,
         ];
         let samples = [
             r#"{"samples":[{"tag":"a","value":null,"datetime":1000}],"gateway":{"quality":{"a":"unreachable"}}}"#,
             r#"{"samples":[{"tag":"b","value":1,"datetime":2000}],"gateway":{}}"#,
             r#"{"samples":[{"tag":"a","value":1,"datetime":7000}],"gateway":{}}"#,
+            r#"{"samples":[{"tag":"a","value":1,"datetime":9000}],"gateway":{}}"#,
         ];
         for messages in [&flat[..], &nested, &samples] {
             assert_eq!(periods(messages), found, "{messages:?}");
@@ -172,5 +175,38 @@ mod tests {
         let messages: Vec<_> = messages.iter().map(String::as_str).collect();
         assert_eq!(periods(&messages), Some(UnreachablePeriods { periods: 1, seconds: 60 }));
         assert_eq!(periods(&[r#"{"datetime":1,"a":1}"#, r#"{"a":1,"gateway":{}}"#]), None);
+    }
+
+    #[test]
+    fn two_messages_of_the_same_instant_count_both() {
+        let away = |tag: &str| {
+            format!(
+                r#"{{"datetime":1000,"{tag}":null,"gateway":{{"quality":{{"{tag}":"unreachable"}}}}}}"#
+            )
+        };
+        let (a, b) = (away("a"), away("b"));
+        let back = [r#"{"datetime":3000,"a":1,"gateway":{}}"#, r#"{"datetime":5000,"b":1}"#];
+        let found = Some(UnreachablePeriods { periods: 1, seconds: 4 });
+        assert_eq!(periods(&[&a, &b, back[0], back[1]]), found);
+    }
+
+    /// Any client can send a message with any number of tags.
+    #[test]
+    fn a_thousand_tags_are_followed_and_no_more() {
+        let members = |tags: usize, value: &str| {
+            let members: Vec<_> = (0..tags).map(|tag| format!(r#""t{tag}":{value}"#)).collect();
+            members.join(",")
+        };
+        let away = |second: u32, tags| {
+            let (values, quality) = (members(tags, "null"), members(tags, r#""unreachable""#));
+            format!(r#"{{"datetime":{second}000,{values},"gateway":{{"quality":{{{quality}}}}}}}"#)
+        };
+        let back =
+            |second: u32, tags| format!(r#"{{"datetime":{second}000,{}}}"#, members(tags, "1"));
+        for (tags, returned, seconds) in [(1000, 999, 8), (1001, 1000, 3)] {
+            let messages = [away(1, tags), back(4, returned), back(9, 1)];
+            let messages: Vec<_> = messages.iter().map(String::as_str).collect();
+            assert_eq!(periods(&messages), Some(UnreachablePeriods { periods: 1, seconds }));
+        }
     }
 }

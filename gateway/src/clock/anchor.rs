@@ -51,5 +51,7 @@ mod tests {
             [0, 1500].map(|ms| anchor.wall_time_at(start + Duration::from_millis(ms)));
         assert_eq!(later.as_micros() - first.as_micros(), 1_500_000);
         assert_eq!(anchor.wall_time_at(start - Duration::from_millis(1)), first);
+        let booted_at = ClockReading::now().booted_at.as_micros();
+        assert!(anchor.booted_at().as_micros().abs_diff(booted_at) < 10_000_000);
     }
 }

@@ -21,7 +21,7 @@ const DAY: i64 = 86_400 * SECOND;
 const YEAR: i64 = 31_557_600 * SECOND;
 
 /// When this version was written: no gateway runs it earlier.
-const BUILD_TIME_FLOOR: UnixTime = UnixTime::from_micros(WRITTEN_AT * SECOND);
+const BUILD_TIME_FLOOR: UnixTime = UnixTime::from_whole_seconds(WRITTEN_AT);
 /// A clock that is this far after the time seen last has to be vouched for.
 const MAX_PLAUSIBLE_AHEAD: i64 = YEAR;
 /// For this long without a break: a time server that is wrong is noticed by then, or loses its
@@ -252,6 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn no_device_trusts_a_time_before_this_version_was_written() {
+        let written = UnixTime::from_whole_seconds(WRITTEN_AT);
+        for stored in [None, known(UnixTime::from_micros(0)), known(written)] {
+            for is_synchronised in [false, true] {
+                let early = add_micros(written, -1);
+                let mut device = TestDevice::new(stored, early, is_synchronised);
+                assert_eq!(device.trust(), TrustLevel::Unset);
+                device.uptime = 1;
+                assert!(device.trust() >= TrustLevel::Floor);
+            }
+        }
+    }
+
+    #[test]
     fn a_time_before_the_stored_floor_is_not_trusted() {
         assert_eq!(TestDevice::new(known(after(3)), after(2), false).trust(), TrustLevel::Unset);
         assert_eq!(TestDevice::new(known(after(3)), after(3), false).trust(), TrustLevel::Floor);
@@ -318,6 +332,27 @@ mod tests {
         }
         let mut ahead = TestDevice::new(None, after(9), true);
         assert_eq!(ahead.seconds_until(TrustLevel::Floor, 3600), Some(3600));
+    }
+
+    #[test]
+    fn eight_years_after_the_build_a_first_run_is_no_exception() {
+        // Five minutes later it is a second before the eight years are over, or no longer.
+        for (before, expected) in [(301, Some(300)), (300, None)] {
+            let start = add_micros(after(8), -before * SECOND);
+            let mut device = TestDevice::new(None, start, false);
+            assert_eq!(device.seconds_until(TrustLevel::Floor, 4000), expected, "{before}");
+        }
+    }
+
+    #[test]
+    fn the_floor_follows_a_running_clock_and_stays_a_month_behind_it() {
+        let mut device = TestDevice::new(known(after(1)), after(1), false);
+        for day in 0..100 {
+            device.uptime = day * 86_400;
+            let floor = device.assess().floor;
+            let behind = device.micros() - 2_592_000_000_000;
+            assert_eq!(floor, add_micros(after(1), behind.max(0)), "day {day}");
+        }
     }
 
     /// Images start at the time of their build, until a time server sets the clock.

@@ -137,6 +137,16 @@ mod tests {
     }
 
     #[test]
+    fn one_bound_is_enough() {
+        let at_least = WriteRule { min: Some(Number::Whole(5)), ..WriteRule::default() };
+        let at_most = WriteRule { max: Some(Number::Whole(5)), ..WriteRule::default() };
+        for (value, is_least, is_most) in [(4, false, true), (5, true, true), (6, true, false)] {
+            assert_eq!(is_allowed(&at_least, &json!(value)), is_least, "{value}");
+            assert_eq!(is_allowed(&at_most, &json!(value)), is_most, "{value}");
+        }
+    }
+
+    #[test]
     fn only_listed_values_are_allowed() {
         let text = |text: &str| WritableValue::Text(text.to_owned());
         let numbers = [Number::Whole(1), Number::Real(2.5)].map(WritableValue::Number);

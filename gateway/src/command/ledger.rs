@@ -414,4 +414,76 @@ mod tests {
         assert!(!ledger.has_room("a", old - second + FORGET_INTERVAL - second));
         assert!(ledger.has_room("a", old - second + FORGET_INTERVAL));
     }
+
+    fn intent(ledger: &CommandLedger, id: Option<&str>) -> Intent {
+        Intent {
+            number: ledger.next_number(),
+            plc: "a".to_owned(),
+            id: id.map(|id| format!("{id:?}")),
+            by: None,
+            write: Map::new(),
+            expect: Map::new(),
+        }
+    }
+
+    #[test]
+    fn a_reply_of_more_than_512_bytes_is_stored_without_its_tags() {
+        let now = Instant::now();
+        for (bytes, has_tags) in [(511, true), (512, true), (513, false), (5000, false)] {
+            let mut ledger = CommandLedger::load(&[], now);
+            let intent = intent(&ledger, Some("x"));
+            let id = CommandId::from_json_text(intent.id.clone().unwrap());
+            ledger.begin(intent, now);
+            let empty = r#"{"state":"done","tags":{"t":""}}"#.len();
+            let text = "x".repeat(bytes - empty);
+            let body = serde_json::json!({"state": "done", "tags": {"t": text}});
+            assert_eq!(body.to_string().len(), bytes);
+            let body = body.as_object().unwrap().clone();
+            ledger.end(0, &CommandReply { state: CommandState::Done, body }, now);
+            let Some(IdState::Answered(reply)) = ledger.find("a", &id) else { panic!("{bytes}") };
+            assert_eq!(
+                (&reply.body["state"], reply.body.contains_key("tags")),
+                (&"done".into(), has_tags)
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_of_more_than_256_kib_is_replaced_by_what_is_remembered() {
+        let now = Instant::now();
+        let batch = |file: &[u8]| {
+            let mut ledger = CommandLedger::load(file, now);
+            let intent = intent(&ledger, Some("x"));
+            ledger.begin(intent, now);
+            ledger.take_batch(now).unwrap()
+        };
+        let new = batch(&[]);
+        assert!(!new.replaces_file && new.has_intents);
+        let full = 262_144 - new.bytes.len();
+        assert!(!batch(&vec![b'\n'; full]).replaces_file);
+        let rewritten = batch(&vec![b'\n'; full + 1]);
+        assert!(rewritten.replaces_file && rewritten.has_intents);
+        // The file has the running time and the one command.
+        let lines = rewritten.bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        assert_eq!(lines.count(), 2);
+        let after = CommandLedger::load(&rewritten.bytes, now);
+        assert_eq!(after.open().count(), 1);
+    }
+
+    #[test]
+    fn a_batch_that_could_not_be_written_is_in_the_next_one() {
+        let now = Instant::now();
+        let mut ledger = CommandLedger::load(&[], now);
+        for id in ["x", "y"] {
+            let intent = intent(&ledger, Some(id));
+            ledger.begin(intent, now);
+            let batch = ledger.take_batch(now).unwrap();
+            assert_eq!(batch.replaces_file, id == "y");
+            assert_eq!(
+                CommandLedger::load(&batch.bytes, now).open().count(),
+                ledger.open().count()
+            );
+            ledger.on_batch_failed();
+        }
+    }
 }

@@ -241,8 +241,41 @@ mod tests {
         .map(|payload| parsed(payload).unwrap_err())
         .collect();
         insta::assert_snapshot!(reasons.join("\n"));
-        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(MAX_COMMAND_BYTES));
-        assert!(parsed(&long).unwrap_err().contains("65536 bytes"));
+    }
+
+    #[test]
+    fn a_command_has_at_most_64_kib() {
+        let sized = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes - 8));
+        assert_eq!(sized(65_536).len(), 65_536);
+        assert!(parsed(&sized(65_536)).is_ok());
+        assert!(parsed(&sized(65_537)).unwrap_err().contains("65536 bytes"));
+    }
+
+    #[test]
+    fn a_command_names_at_most_64_tags_in_both_lists_together() {
+        let tags = |count: usize| {
+            let tags: Map<String, Value> =
+                (0..count).map(|n| (format!("t{n}"), 1.into())).collect();
+            Value::Object(tags)
+        };
+        for (write, expect, is_allowed) in
+            [(64, 0, true), (65, 0, false), (32, 32, true), (33, 32, false), (1, 64, false)]
+        {
+            let command = json!({"write": tags(write), "expect": tags(expect)});
+            assert_eq!(parsed(&command.to_string()).is_ok(), is_allowed, "{write} and {expect}");
+        }
+    }
+
+    #[test]
+    fn every_whole_number_of_64_bits_is_an_id() {
+        for id in [json!(u64::MAX), json!(i64::MIN), json!(-1), json!(0)] {
+            let command = parsed(&json!({"id": id, "write": {"a": 1}}).to_string()).unwrap();
+            assert_eq!(command.id.unwrap().to_json(), id);
+        }
+        for id in ["18446744073709551616", "1.0", "1e3", "true", "[]"] {
+            let command = format!(r#"{{"id":{id},"write":{{"a":1}}}}"#);
+            assert!(parsed(&command).unwrap_err().starts_with("`id`"), "{id}");
+        }
     }
 
     #[test]

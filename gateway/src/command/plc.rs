@@ -189,3 +189,39 @@ fn encode(index: u16, tag: &Tag, value: &Value) -> Result<TagImage, CommandReaso
     codec::encode_tag(index, tag, value)
         .map_err(|error| CommandReason::WrongValue { tag: shortened(&tag.name), error })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_number_is_equal_to_the_same_number_with_a_fraction_of_zero() {
+        let equal = [
+            (json!(20), json!(20.0)),
+            (json!(20.5), json!(20.5)),
+            (json!([1, 2.0]), json!([1.0, 2])),
+            (json!([]), json!([])),
+            (json!("a"), json!("a")),
+            (json!(null), json!(null)),
+        ];
+        for (one, other) in &equal {
+            assert!(is_equal(one, other) && is_equal(other, one), "{one} {other}");
+        }
+        let different = [
+            (json!(20), json!(21)),
+            (json!(20), json!(20.5)),
+            // The nearest doubles of these are equal.
+            (json!(9_007_199_254_740_992_i64), json!(9_007_199_254_740_993_i64)),
+            (json!([1, 2]), json!([1])),
+            (json!([1, 2]), json!([1, 3])),
+            (json!("1"), json!(1)),
+            (json!("a"), json!("b")),
+            (json!(null), json!(false)),
+        ];
+        for (one, other) in &different {
+            assert!(!is_equal(one, other) && !is_equal(other, one), "{one} {other}");
+        }
+    }
+}

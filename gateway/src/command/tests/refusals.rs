@@ -7,7 +7,7 @@ use provisioning::plc::{Location, Table};
 use serde_json::json;
 
 use super::site::{CommandSite, reply};
-use crate::command::{CommandEffect, CommandProcessor};
+use crate::command::{CommandEffect, CommandProcessor, CommandReason};
 use crate::model::ProgramSignature;
 
 #[test]
@@ -183,4 +183,54 @@ fn a_command_that_cannot_be_recorded_is_not_carried_out() {
     site.restart();
     assert_eq!(reply(&site.send(r#"{"id":"a","write":{"speed":1}}"#))["state"], "done");
     assert_eq!(site.plc.writes, 1);
+}
+
+#[test]
+fn an_order_that_the_plc_task_does_not_take_ends_with_its_reason() {
+    let mut site = CommandSite::new();
+    assert_eq!(site.command_processor.pending(), 0);
+    (0..16).for_each(|_| site.receive(r#"{"speed":1}"#));
+    assert_eq!(site.command_processor.pending(), 16);
+    site.command_processor.take_batch(site.time.now).unwrap();
+    site.command_processor.on_batch_stored(site.time);
+    for effect in site.effects() {
+        let CommandEffect::Order(order) = effect else { continue };
+        site.command_processor.on_order_refused(order.number, CommandReason::Stopping, site.time);
+    }
+    let replies = site.run();
+    assert_eq!((replies.len(), site.command_processor.pending(), site.plc.writes), (16, 0, 0));
+    for reply in &replies {
+        assert_eq!(
+            (&reply["state"], &reply["reason"]),
+            (&json!("failed"), &json!("the gateway is stopping"))
+        );
+    }
+    assert_eq!(reply(&site.send(r#"{"speed":1}"#))["state"], "done", "none waits any more");
+}
+
+#[test]
+fn a_plc_that_is_only_read_refuses_its_tags_as_read_only() {
+    let mut site = CommandSite::new();
+    assert!(site.command_processor.is_writable());
+    let plc = crate::testing::plc("pump6", &["temperature", "speed"]);
+    site.command_processor = CommandProcessor::new(&[plc], "hash", &[], site.time);
+    assert!(!site.command_processor.is_writable());
+    for (payload, expected) in
+        [(r#"{"speed":1}"#, "\"speed\" is read-only"), (r#"{"none":1}"#, "this PLC has no tag")]
+    {
+        let replies = site.send(payload);
+        assert!(reply(&replies)["reason"].as_str().unwrap().starts_with(expected), "{replies:?}");
+    }
+}
+
+#[test]
+fn a_processor_that_replaces_another_knows_the_programs_of_the_plcs() {
+    let (first, second) = (ProgramSignature([1, 2, 3, 4]), ProgramSignature([5, 6, 7, 8]));
+    let mut old = CommandSite::new();
+    old.command_processor.on_program(0, first);
+    old.command_processor.on_program(0, second);
+    let mut new = CommandSite::new();
+    new.command_processor.take_over_programs(&old.command_processor);
+    assert_eq!(new.command_processor.required_program(0), Some(first));
+    assert_eq!(new.command_processor.other_program(0), Some(second));
 }
