@@ -87,7 +87,7 @@ async fn a_tunnel_hears_of_an_assessment_once_while_nothing_changes() {
     let stop = CancellationToken::new();
     let watching = watch(&directory, changes, send_bounds, stop.clone());
     let stopping = async {
-        tokio::time::sleep(60 * SECOND).await;
+        sleep(60 * SECOND).await;
         stop.cancel();
     };
 
