@@ -110,8 +110,11 @@ fn fill_gateway(stage: &StagingDir) -> Result<()> {
     stage.set_mode("etc/edge-gateway", 0o750)?;
     let flow = source.join("node-red/flows.json");
     stage.copy(&flow, "usr/share/doc/edge-gateway/node-red/flows.json", 0o644)?;
-    let recipe = source.join("raspberry-pi/user-data");
-    stage.copy(&recipe, "usr/share/doc/edge-gateway/examples/user-data", 0o644)?;
+    for example in ["raspberry-pi/user-data", "nftables/edge-gateway.nft"] {
+        let name = example.rsplit('/').next().unwrap_or(example);
+        let to = format!("usr/share/doc/edge-gateway/examples/{name}");
+        stage.copy(&source.join(example), &to, 0o644)?;
+    }
     copy_book(stage, &workspace().join("docs"), "usr/share/doc/edge-gateway/book")?;
     let overrides = "usr/share/lintian/overrides/edge-gateway";
     stage.copy(&deb.join("lintian-overrides"), overrides, 0o644)?;
