@@ -1,6 +1,7 @@
 //! What the helper keeps, where only root can read: the directory of the box, and the files of the
 //! network.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -14,7 +15,10 @@ use super::network::{NetworkFiles, NetworkService};
 use super::open_dir::OpenDir;
 use super::sentence::HelperError;
 use super::update::UpdateRecord;
-use crate::bundle::{BundleSource, MAX_BUNDLE_BYTES, Manifest, PackageName, VerifyPolicy, verify};
+use crate::bundle::{
+    BundleSource, MAX_BUNDLE_BYTES, MAX_PACKAGE_BYTES, Manifest, PackageDigest, PackageName,
+    VerifyPolicy, verify,
+};
 use crate::enrolment::BoxKeys;
 use crate::regular_file;
 
@@ -174,6 +178,27 @@ impl BoxFiles {
                 .try_for_each(|name| dir.remove(&name))
         });
         removed.map_err(HelperError::io("remove", PACKAGES_DIR))
+    }
+
+    /// Removes every package that is not one of these: a power cut may leave one of an earlier
+    /// bundle, with the same name and other bytes.
+    pub(super) fn keep_packages(
+        &mut self,
+        listed: &BTreeMap<PackageName, PackageDigest>,
+    ) -> io::Result<()> {
+        let dir = self.dir.open_below(PACKAGES_DIR)?;
+        for name in dir.names(MAX_PACKAGES)? {
+            let name = name.to_string_lossy();
+            let digest = name.parse().ok().and_then(|name: PackageName| listed.get(&name));
+            let is_one = digest.is_some_and(|digest| {
+                let bytes = dir.read(&name, MAX_PACKAGE_BYTES);
+                bytes.is_ok_and(|bytes| PackageDigest::of(&bytes) == *digest)
+            });
+            if !is_one {
+                dir.remove(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the path of a package.

@@ -122,7 +122,8 @@ pub(super) enum UpdateStep {
 }
 
 impl InstalledPackage {
-    fn is(&self, name: &PackageName) -> bool {
+    /// Returns whether this package is installed completely.
+    pub(super) fn is(&self, name: &PackageName) -> bool {
         self.is_complete && self.name == *name
     }
 }

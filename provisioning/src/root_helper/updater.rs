@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::box_dir::BoxFiles;
+use super::box_dir::{BoxFiles, PACKAGES_DIR};
 use super::box_record::BoxRecord;
 use super::dpkg::PackageManager;
 use super::gateway_state::StateFiles;
@@ -156,6 +156,8 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         let min_version = confirmed.and_then(|manifest| manifest.min_version);
         let state = match UpdateRecord::begin(&manifest, &installed.name, min_version.as_deref()) {
             Ok(Some(update)) => {
+                let kept = files.keep_packages(&manifest.packages);
+                kept.map_err(HelperError::io("use", PACKAGES_DIR))?;
                 files.write_update(&update)?;
                 return Ok(UpdateProgress::After(Duration::ZERO));
             }
@@ -229,9 +231,17 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         if let Err(error) = self.packages.finish() {
             self.say(&error.to_string());
         }
-        let Err(error) = self.packages.install(&path) else {
-            self.retry_pause = FIRST_RETRY_PAUSE;
-            return Ok(UpdateProgress::After(Duration::ZERO));
+        let error = match self.packages.install(&path) {
+            Err(error) => error.to_string(),
+            Ok(()) => match self.packages.installed()? {
+                Some(installed) if installed.is(name) => {
+                    self.retry_pause = FIRST_RETRY_PAUSE;
+                    return Ok(UpdateProgress::After(Duration::ZERO));
+                }
+                // A file that was renamed.
+                Some(installed) => format!("dpkg has installed {} from it", installed.name),
+                None => "dpkg has installed nothing".to_owned(),
+            },
         };
         self.say(&format!("{name} is not installed: {error}"));
         if fate == BundleFate::OnTrial && update.phase == UpdatePhase::Installing {
