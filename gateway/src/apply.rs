@@ -308,7 +308,7 @@ impl BundleTask {
         let active =
             bundles.and_then(|bundles| Some((bundles.state_dir(), bundles.active.as_ref()?)));
         match (&self.download, active, &self.settings.url) {
-            (Some(download), ..) if download.is_of(wanted) => {
+            (Some(download), ..) if download.has_all(wanted) => {
                 let (seen, seen_at) = self.download_seen;
                 let received = download.progress().received;
                 if received > seen {
@@ -330,7 +330,8 @@ impl BundleTask {
     /// Returns what is missing, as a sentence for people.
     fn describe(&self, missing: &[MissingEvidence], version: &VersionState) -> String {
         let download = self.download.as_ref().map(PackageDownload::progress);
-        let one = |missing: &MissingEvidence| match (missing, version, &download) {
+        let one = |missing: &MissingEvidence| {
+            match (missing, version, &download) {
             (MissingEvidence::Version, VersionState::Wanted(_), Some(progress)) => {
                 let mebibytes = progress.received as f64 / f64::from(1 << 20);
                 format!("{}, {mebibytes:.1} MiB received", progress.sentence)
@@ -338,8 +339,8 @@ impl BundleTask {
             (MissingEvidence::Version, VersionState::Wanted(_), None)
                 if self.settings.url.is_none() =>
             {
-                "its version is not installed, and `[bundle] url` names no web server to fetch it \
-                 from"
+                "its version is not installed: `[bundle] url` names no web server to fetch it from, \
+                 so bring the packages on the stick"
                     .to_owned()
             }
             (MissingEvidence::Version, VersionState::Failed(cause), _) => {
@@ -349,6 +350,7 @@ impl BundleTask {
                 "edge-gateway-box installs its version".to_owned()
             }
             _ => missing.to_string(),
+        }
         };
         missing.iter().map(one).collect::<Vec<_>>().join("; ")
     }

@@ -58,9 +58,10 @@ impl Pki {
             .start()
     }
 
-    /// Puts a certificate of the gateway that ends after these days in place of the one before.
+    /// Puts a certificate of the gateway that ends within the last of these days in place of the one
+    /// before.
     fn replace_client(&self, name: &str, days: u64) {
-        let end = SystemTime::now() + Duration::from_secs(days * DAY);
+        let end = SystemTime::now() + Duration::from_secs(days * DAY - DAY / 2);
         let (certificate, key) = self.authority.sign_until(name, end);
         for (file, content) in [("own.key", key), ("own.pem", certificate)] {
             let new = self.dir.write("new", &content);

@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use e2e::{
     Capture, DebianPackage, EVENT_TIMEOUT, Gateway, Message, Namespace, NspawnMachine, Office,
-    OfficeHub, Process, RECOVERY_TIMEOUT, Subscriber,
+    OfficeHub, Process, RECOVERY_TIMEOUT, Subscriber, eventually,
 };
 
 const SITE: &str = "amsterdam-01";
 const UNIT: &str = "edge-gateway.service";
 const UPDATE: &str = "edge-gateway-box-update.service";
 const UPDATE_OVERRIDE: &str = "/etc/systemd/system/edge-gateway-box-update.service.d/test.conf";
-/// A version that does not run is found out after 5 s in place of 5 min.
+/// A version that does not run is found out after 20 s in place of 5 min.
 const IMPATIENT: &str =
-    "[Service]\nExecStart=\nExecStart=/usr/bin/edge-gateway-box update --answer-within 5\n";
+    "[Service]\nExecStart=\nExecStart=/usr/bin/edge-gateway-box update --answer-within 20\n";
+/// Is there while dpkg unpacks a package.
+const UNPACKING: &str = "/var/lib/dpkg/tmp.ci/control";
 /// The time of a trial, and to install a package twice.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(60 + 120);
 /// How long messages are waited for that are on their way.
@@ -160,6 +162,8 @@ fn as_root_a_version_comes_and_goes_with_its_bundle() {
     let journal = updated.machine.journal(UPDATE);
     let counter = updated.offer(OLD);
     journal.wait_for_line(&format!("installing edge-gateway_{OLD}"), TRIAL_TIMEOUT);
+    let unpacking = updated.machine.on_disk(UNPACKING);
+    eventually("dpkg is at work", TRIAL_TIMEOUT, || unpacking.exists().then_some(()));
     updated.machine.cut_power();
     updated.machine.boot();
     updated.wait_for(counter, "confirmed");

@@ -149,6 +149,7 @@ pub(super) async fn exchange<T>(
 ) -> Result<T, PullError> {
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|_| url.not_http())?;
+    let timed_out = |_| PullError::TimedOut { server: url.server.to_string() };
     let mut request = Request::get(&url.path)
         .header(header::HOST, url.server.to_string())
         .header(header::CONNECTION, "close");
@@ -158,7 +159,8 @@ pub(super) async fn exchange<T>(
     let request = request.body(Empty::<Bytes>::new()).map_err(|_| url.not_http())?;
     // The future owns the sender, so that the connection closes after the exchange.
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(|_| url.not_http())?;
+        let response = timeout(PULL_TIMEOUT, sender.send_request(request)).await;
+        let response = response.map_err(timed_out)?.map_err(|_| url.not_http())?;
         match response.status().as_u16() {
             200 => read(response).await,
             206 if from.is_some() => read(response).await,

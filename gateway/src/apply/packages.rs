@@ -100,7 +100,7 @@ pub(super) struct DownloadProgress {
 enum PackageError {
     #[error(transparent)]
     Pull(#[from] PullError),
-    #[error("the server sent nothing for 60 s")]
+    #[error("the server sent nothing for 60 s: check the line and the hub")]
     Idle,
     #[error("it is not the file whose SHA-256 the bundle names: copy `packages` to the hub again")]
     OtherFile,
@@ -141,9 +141,9 @@ impl PackageDownload {
         Self { wanted, progress, _task: task }
     }
 
-    /// Returns whether this is the download of these packages.
-    pub(super) fn is_of(&self, wanted: &[PackageName]) -> bool {
-        self.wanted == wanted
+    /// Returns whether this download has all of these packages.
+    pub(super) fn has_all(&self, wanted: &[PackageName]) -> bool {
+        wanted.iter().all(|name| self.wanted.contains(name))
     }
 
     pub(super) fn progress(&self) -> DownloadProgress {
@@ -223,6 +223,9 @@ impl DownloadTask {
             if bytes.len() >= WRITE_BYTES || is_end || frame.is_err() {
                 let full = std::mem::take(&mut bytes);
                 part = blocking(move || part.append(&full)).await?;
+                if part.length > MAX_PACKAGE_BYTES as u64 {
+                    return Err(PackageError::OtherFile);
+                }
             }
             frame?;
             if is_end {
@@ -262,9 +265,6 @@ impl PartialFile {
         file.set_len(self.length)?;
         file.write_all(bytes)?;
         self.length += u64::try_from(bytes.len()).unwrap_or_default();
-        if self.length > MAX_PACKAGE_BYTES as u64 {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
         Ok(self)
     }
 }

@@ -152,10 +152,16 @@ impl BoxFiles {
         Ok(verified.map(|verified| verified.bundle.manifest().clone()))
     }
 
-    /// Returns the update that was begun; none without one.
+    /// Returns the update that was begun; none without one. A record that is damaged, or of a later
+    /// version of this program, is removed: the version that is installed stays.
     pub(super) fn update(&self) -> Result<Option<UpdateRecord>, HelperError> {
         let text = self.read(UPDATE).map_err(HelperError::io("read", UPDATE))?;
-        Ok(text.as_deref().map(str::parse).transpose()?)
+        let Some(text) = text else { return Ok(None) };
+        let update = text.parse().ok();
+        if update.is_none() {
+            self.dir.remove(UPDATE).map_err(HelperError::io("remove", UPDATE))?;
+        }
+        Ok(update)
     }
 
     /// Records an update.

@@ -19,10 +19,11 @@ const MAX_WORDS: usize = 300;
 /// apt-get installs the file that it is given and nothing else: it knows no repository, so it
 /// refuses a package that needs one that is not installed. A configuration that the administrator
 /// has changed is kept. Another run of apt, as of unattended-upgrades, ends within 10 min.
-const INSTALL: [&str; 14] = [
+const INSTALL: [&str; 15] = [
     "--quiet",
     "--assume-yes",
     "--allow-downgrades",
+    "--allow-change-held-packages",
     "--reinstall",
     "--no-remove",
     "--no-install-recommends",
@@ -45,7 +46,7 @@ pub(super) trait PackageManager {
     /// When dpkg does not answer.
     fn installed(&self) -> Result<Option<InstalledPackage>, PackageError>;
 
-    /// Finishes what a power cut has interrupted.
+    /// Finishes what a power cut has interrupted in this package; others are left alone.
     ///
     /// # Errors
     /// When something is not installed completely all the same.
@@ -78,7 +79,10 @@ pub(super) enum PackageError {
         words: String,
     },
     /// dpkg shows something else than it is asked for.
-    #[error("dpkg-query says of edge-gateway: {0}")]
+    #[error(
+        "dpkg-query says of edge-gateway \"{0}\", and a bundle can name no such version: install a \
+         package of a release"
+    )]
     NotUnderstood(String),
 }
 
@@ -104,11 +108,15 @@ impl PackageManager for Dpkg {
         let format = "--showformat=${db:Status-Abbrev}|${Version}|${Architecture}";
         let said = succeed("dpkg-query", &["--show", format, PACKAGE])?;
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
-        installed_of(&said).map(Some).ok_or(PackageError::NotUnderstood(said))
+        match said.get(1..2) {
+            // Not installed, or removed with its configuration left.
+            Some("n" | "c") => Ok(None),
+            _ => installed_of(&said).map(Some).ok_or(PackageError::NotUnderstood(said)),
+        }
     }
 
     fn finish(&mut self) -> Result<(), PackageError> {
-        let configure = ["--force-confold", "--force-confdef", "--configure", "--pending"];
+        let configure = ["--force-confold", "--force-confdef", "--configure", PACKAGE];
         succeed("dpkg", &configure).map(drop)
     }
 
@@ -131,6 +139,8 @@ fn succeed(program: &'static str, arguments: &[&str]) -> Result<Output, PackageE
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+    // It would restart this program too.
+    command.env("NEEDRESTART_SUSPEND", "1");
     let output = command.output().map_err(|source| PackageError::NotStarted { program, source })?;
     if output.status.success() {
         return Ok(output);

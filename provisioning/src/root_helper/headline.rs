@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use serde_json::Value;
 
 /// Status socket in the directory of the gateway.
@@ -26,9 +27,19 @@ pub(super) fn headline_code(state_dir: &Path) -> Option<String> {
     headline.get("code")?.as_str().map(str::to_owned)
 }
 
+/// Connects without waiting: a socket whose queue is full would block for ever.
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
+    let stream = UnixStream::from(stream);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
 fn ask(socket: &Path) -> io::Result<String> {
     let deadline = Instant::now() + ANSWER_TIMEOUT;
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = connect(socket)?;
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     stream.write_all(b"GET /headline HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let (mut answer, mut part) = (Vec::new(), [0; 1024]);
@@ -87,6 +98,19 @@ mod tests {
             assert_eq!(answered(other), None, "{other}");
         }
         assert_eq!(headline_code(Path::new("/nowhere")), None);
+    }
+
+    #[test]
+    fn a_gateway_that_accepts_no_connection_is_none() {
+        let name = format!("edge-box-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir(&dir).unwrap();
+        let _listener = UnixListener::bind(dir.join(SOCKET)).unwrap();
+        // Until its queue is full.
+        let waiting: Vec<_> = std::iter::from_fn(|| connect(&dir.join(SOCKET)).ok()).collect();
+        assert!(!waiting.is_empty());
+        assert_eq!(headline_code(&dir), None);
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

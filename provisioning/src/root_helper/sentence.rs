@@ -8,7 +8,6 @@ use thiserror::Error;
 use super::box_record::{BoxRecordError, NetworkInUse};
 use super::dpkg::PackageError;
 use super::network::{NetworkService, ReloadError};
-use super::update::UpdateRecordError;
 use crate::bundle::{BundleError, SigningKeysError};
 use crate::enrolment::{BoxKeysError, SealError};
 
@@ -94,9 +93,6 @@ pub(super) enum HelperError {
     /// The trusted keys are damaged.
     #[error("the file `trusted` of this box is damaged: run `edge-gateway-box wipe`")]
     Trusted(#[from] SigningKeysError),
-    /// The record of the update is damaged.
-    #[error(transparent)]
-    Update(#[from] UpdateRecordError),
     /// dpkg does not answer.
     #[error(transparent)]
     Package(#[from] PackageError),

@@ -156,9 +156,14 @@ impl StickReport {
             }
             match stick.read_optional(&package.to_string(), MAX_PACKAGE_BYTES) {
                 Ok(Some(bytes)) => {
-                    let is_kept = loader.keep_package(package, &bytes, &contents)?;
-                    if !is_kept {
-                        self.refuse(format!("{package}: it is not the one that the bundle names"));
+                    match loader.keep_package(package, &bytes, &contents) {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            let why = "it is not the one that the bundle names";
+                            self.refuse(format!("{package}: {why}"));
+                        }
+                        // The gateway can still fetch it.
+                        Err(error) => self.refuse(format!("{package}: {error}")),
                     }
                 }
                 Ok(None) => {}

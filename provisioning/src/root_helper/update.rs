@@ -14,9 +14,15 @@ use toml::{Table, Value};
 
 use crate::bundle::{Manifest, PackageName, compare_versions};
 
-/// Longest trial of a version: `[bundle] confirm` may be 24 h, and the gateway ends its trial itself
-/// then.
-const MAX_TRIAL: Duration = Duration::from_hours(25);
+/// How long a version is tried.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct TrialLimits {
+    /// In this time the gateway has to answer.
+    pub(super) silence: Duration,
+    /// Longest trial: the gateway ends its own before. None for the first bundle, which is tried
+    /// for ever.
+    pub(super) trial: Option<Duration>,
+}
 
 /// An update that was begun.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,8 +68,8 @@ pub(super) enum UpdatePhase {
 pub(super) enum UpdateRefusal {
     /// The bundle lists no package of a version.
     #[error(
-        "the bundle lists no {name}, {purpose}: put it into packages/ at the office and build the \
-         next bundle"
+        "the bundle lists no {name}, {purpose}: put it into packages/ at the office, and build with \
+         --again"
     )]
     NotListed {
         /// The package.
@@ -74,7 +80,7 @@ pub(super) enum UpdateRefusal {
     /// The version is older than a confirmed bundle allows.
     #[error(
         "version {version} is older than {min_version}, the `min_version` of the last confirmed \
-         bundle"
+         bundle: write a later one at the office, and build the next bundle"
     )]
     TooOld {
         /// The version of the bundle.
@@ -89,7 +95,7 @@ pub(super) enum UpdateRefusal {
 pub(super) enum BundleFate {
     /// It is on trial.
     OnTrial,
-    /// It is confirmed, or a later one is.
+    /// It is confirmed.
     Confirmed,
     /// It was rolled back.
     RolledBack,
@@ -162,15 +168,20 @@ impl UpdateRecord {
     }
 
     /// Returns what to do next. `has_packages` says whether both packages are there. The gateway of
-    /// a new version runs if it answers on its status socket within `max_silence`.
+    /// a new version runs if it answers on its status socket within the limit for that.
     pub(super) fn next_step(
         &self,
         fate: BundleFate,
         installed: &InstalledPackage,
         has_packages: bool,
-        max_silence: Duration,
+        limits: TrialLimits,
     ) -> UpdateStep {
         match (fate, &self.phase) {
+            // The version follows a bundle that was confirmed while the helper went back.
+            (
+                BundleFate::Confirmed,
+                UpdatePhase::Fetching | UpdatePhase::Installing | UpdatePhase::GoingBack { .. },
+            ) if has_packages && !installed.is(&self.to) => UpdateStep::Install(self.to.clone()),
             (BundleFate::Confirmed, _) => UpdateStep::End,
             (BundleFate::RolledBack, UpdatePhase::Fetching | UpdatePhase::Failed { .. }) => {
                 UpdateStep::End
@@ -178,7 +189,7 @@ impl UpdateRecord {
             (BundleFate::RolledBack, _) if installed.is(&self.from) => UpdateStep::End,
             (BundleFate::RolledBack, _) => UpdateStep::Install(self.from.clone()),
             (BundleFate::OnTrial, UpdatePhase::OnTrial { run_time, silence }) => {
-                match self.why_ended(*run_time, *silence, max_silence) {
+                match self.why_ended(*run_time, *silence, limits) {
                     Some(reason) => UpdateStep::Enter(UpdatePhase::GoingBack { reason }),
                     None => UpdateStep::Watch,
                 }
@@ -192,13 +203,16 @@ impl UpdateRecord {
         &self,
         run_time: Duration,
         silence: Duration,
-        max_silence: Duration,
+        limits: TrialLimits,
     ) -> Option<String> {
         let version = self.to.version();
-        if silence >= max_silence {
-            Some(format!("edge-gateway {version} does not answer on its status socket"))
-        } else if run_time >= MAX_TRIAL {
-            Some(format!("edge-gateway {version} has not ended its trial within 25 h"))
+        if silence >= limits.silence {
+            Some(format!(
+                "edge-gateway {version} does not answer on its status socket; `journalctl -u \
+                 edge-gateway` says why"
+            ))
+        } else if limits.trial.is_some_and(|limit| run_time >= limit) {
+            Some(format!("edge-gateway {version} has not ended its trial"))
         } else {
             None
         }
@@ -223,6 +237,11 @@ impl UpdateRecord {
                 UpdateStep::Enter(UpdatePhase::Failed { reason: reason.clone() })
             }
             UpdatePhase::GoingBack { .. } => UpdateStep::Install(self.from.clone()),
+            // A person has installed it.
+            UpdatePhase::Failed { .. } if installed.is(&self.to) => {
+                let (run_time, silence) = (Duration::ZERO, Duration::ZERO);
+                UpdateStep::Enter(UpdatePhase::OnTrial { run_time, silence })
+            }
             UpdatePhase::Failed { .. } => UpdateStep::Wait,
         }
     }
@@ -230,10 +249,7 @@ impl UpdateRecord {
 
 /// The record of an update is not what this program writes.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
-#[error(
-    "the record of the update is damaged: remove the file `update` of this box; the version that is \
-     installed stays"
-)]
+#[error("it is no record of an update")]
 pub(super) struct UpdateRecordError;
 
 impl fmt::Display for UpdateRecord {

@@ -13,7 +13,9 @@ use super::gateway_state::StateFiles;
 use super::headline::headline_code;
 use super::run_dir::RunDir;
 use super::sentence::HelperError;
-use super::update::{BundleFate, InstalledPackage, UpdatePhase, UpdateRecord, UpdateStep};
+use super::update::{
+    BundleFate, InstalledPackage, TrialLimits, UpdatePhase, UpdateRecord, UpdateStep,
+};
 use crate::bundle::{PackageDigest, PackageName};
 use crate::update_notice::{UpdateNotice, UpdateState};
 
@@ -21,6 +23,9 @@ use crate::update_notice::{UpdateNotice, UpdateState};
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// How often the running time is recorded: what is not recorded does not count after a power cut.
 const RECORD_INTERVAL: Duration = Duration::from_secs(30);
+/// Longest trial of a version: `[bundle] confirm` may be 24 h, and the gateway ends its trial itself
+/// then.
+const MAX_TRIAL: Duration = Duration::from_hours(25);
 /// Pauses between attempts to install the version before.
 const FIRST_RETRY_PAUSE: Duration = Duration::from_mins(1);
 const MAX_RETRY_PAUSE: Duration = Duration::from_hours(1);
@@ -49,7 +54,8 @@ pub(super) fn announce(
     };
     let is_due = is_begun
         || notice.as_ref().is_some_and(|notice| {
-            !notice.state.is_reached() && !matches!(notice.state, UpdateState::Failed(_))
+            // What has failed is looked at again: a person may have installed the version.
+            !notice.state.is_reached()
         });
     run_dir.put_update(notice.as_ref())?;
     // What is due already may be under way.
@@ -76,6 +82,12 @@ pub(super) struct Updater<'a, P> {
     recorded_at: Duration,
     retry_pause: Duration,
     max_silence: Duration,
+    /// The package whose installation was announced.
+    announced: Option<PackageName>,
+    /// A version is being watched.
+    is_watching: bool,
+    /// The gateway has answered since the running time was recorded.
+    has_answered: bool,
     /// What was printed last.
     said: String,
 }
@@ -96,6 +108,9 @@ impl<'a, P: PackageManager> Updater<'a, P> {
             recorded_at: since_boot(),
             retry_pause: FIRST_RETRY_PAUSE,
             max_silence,
+            announced: None,
+            is_watching: false,
+            has_answered: false,
             said: String::new(),
         }
     }
@@ -106,18 +121,26 @@ impl<'a, P: PackageManager> Updater<'a, P> {
     /// # Errors
     /// When the files of the box cannot be used, or dpkg does not answer.
     pub(super) fn step(&mut self) -> Result<UpdateProgress, HelperError> {
+        // Before the directory is locked: the gateway may be slow, or hostile.
+        if self.is_watching && headline_code(self.state_dir).is_some() {
+            self.has_answered = true;
+        }
+        self.is_watching = false;
         let mut files = BoxFiles::open(self.box_dir, None)?;
         let own = files.record()?;
-        let Some(update) = files.update()? else { return self.begin(&mut files, &own) };
+        let Some(update) = files.update()? else { return self.begin(files, &own) };
         let Some(installed) = self.packages.installed()? else {
             // A person has removed the package.
             files.end_update(&update.to)?;
             return Ok(UpdateProgress::Ended);
         };
+        let update = adopt(&mut files, &own, update)?;
         let fate = fate_of(update.bundle, &own);
+        let trial = own.confirmed.map(|_| MAX_TRIAL);
+        let limits = TrialLimits { silence: self.max_silence, trial };
         let has = |name: &PackageName| files.package_path(name).is_file();
         let has_packages = has(&update.from) && has(&update.to);
-        match update.next_step(fate, &installed, has_packages, self.max_silence) {
+        match update.next_step(fate, &installed, has_packages, limits) {
             UpdateStep::Fetch => self.take_packages(&mut files, &update),
             UpdateStep::Enter(phase) => self.enter(&mut files, update, phase),
             UpdateStep::Install(name) => self.install(files, update, fate, &name),
@@ -133,7 +156,7 @@ impl<'a, P: PackageManager> Updater<'a, P> {
     /// Begins the update that the bundle on trial asks for, if it does.
     fn begin(
         &mut self,
-        files: &mut BoxFiles,
+        mut files: BoxFiles,
         own: &BoxRecord,
     ) -> Result<UpdateProgress, HelperError> {
         let manifest = own.on_trial.map(|counter| files.manifest(counter)).transpose()?.flatten();
@@ -147,13 +170,12 @@ impl<'a, P: PackageManager> Updater<'a, P> {
             self.run_dir.put_update(Some(&UpdateNotice { bundle, state }))?;
             return Ok(UpdateProgress::Ended);
         };
-        if !installed.is_complete {
-            // Another run of dpkg was cut.
-            self.packages.finish()?;
-            return Ok(UpdateProgress::After(LOOK_PAUSE));
-        }
         let confirmed = own.confirmed.map(|counter| files.manifest(counter)).transpose()?.flatten();
         let min_version = confirmed.and_then(|manifest| manifest.min_version);
+        if !installed.is_complete {
+            drop(files);
+            return self.finish_package(bundle);
+        }
         let state = match UpdateRecord::begin(&manifest, &installed.name, min_version.as_deref()) {
             Ok(Some(update)) => {
                 let kept = files.keep_packages(&manifest.packages);
@@ -170,6 +192,24 @@ impl<'a, P: PackageManager> Updater<'a, P> {
                 UpdateState::Failed(refusal.to_string())
             }
         };
+        self.run_dir.put_update(Some(&UpdateNotice { bundle, state }))?;
+        Ok(UpdateProgress::Ended)
+    }
+
+    /// Finishes a run of dpkg that was cut before this update.
+    fn finish_package(&mut self, bundle: u64) -> Result<UpdateProgress, HelperError> {
+        let finished = self.packages.finish();
+        if self.packages.installed()?.is_none_or(|installed| installed.is_complete) {
+            return Ok(UpdateProgress::After(Duration::ZERO));
+        }
+        let why = finished.err().map(|error| format!(": {error}")).unwrap_or_default();
+        let reason = format!(
+            "edge-gateway is not installed completely{why}; run `sudo apt-get install --reinstall \
+             edge-gateway` on the box"
+        );
+        self.say(&reason);
+        let _files = BoxFiles::open(self.box_dir, None)?;
+        let state = UpdateState::Failed(reason);
         self.run_dir.put_update(Some(&UpdateNotice { bundle, state }))?;
         Ok(UpdateProgress::Ended)
     }
@@ -224,24 +264,30 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         name: &PackageName,
     ) -> Result<UpdateProgress, HelperError> {
         self.tell(&update)?;
-        self.say(&format!("installing {name}"));
+        if self.announced.as_ref() != Some(name) {
+            // Said before it is done: the next step does it.
+            self.announced = Some(name.clone());
+            self.say(&format!("installing {name}"));
+            return Ok(UpdateProgress::After(Duration::ZERO));
+        }
+        self.announced = None;
         let path = files.package_path(name);
         drop(files);
         // If dpkg cannot finish, apt-get may: it replaces the package.
         if let Err(error) = self.packages.finish() {
             self.say(&error.to_string());
         }
-        let error = match self.packages.install(&path) {
-            Err(error) => error.to_string(),
-            Ok(()) => match self.packages.installed()? {
-                Some(installed) if installed.is(name) => {
-                    self.retry_pause = FIRST_RETRY_PAUSE;
-                    return Ok(UpdateProgress::After(Duration::ZERO));
-                }
-                // A file that was renamed.
-                Some(installed) => format!("dpkg has installed {} from it", installed.name),
-                None => "dpkg has installed nothing".to_owned(),
-            },
+        // dpkg decides: apt-get also fails because of packages that are not ours.
+        let done = self.packages.install(&path);
+        let error = match (done, self.packages.installed()?) {
+            (_, Some(installed)) if installed.is(name) => {
+                self.retry_pause = FIRST_RETRY_PAUSE;
+                return Ok(UpdateProgress::After(Duration::ZERO));
+            }
+            (Err(error), _) => error.to_string(),
+            // A file that was renamed.
+            (Ok(()), Some(installed)) => format!("dpkg has installed {} from it", installed.name),
+            (Ok(()), None) => "dpkg has installed nothing".to_owned(),
         };
         self.say(&format!("{name} is not installed: {error}"));
         if fate == BundleFate::OnTrial && update.phase == UpdatePhase::Installing {
@@ -264,11 +310,14 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         let UpdatePhase::OnTrial { run_time, silence } = update.phase else {
             return Ok(UpdateProgress::After(LOOK_PAUSE));
         };
+        self.is_watching = true;
         let now = since_boot();
-        let is_answering = headline_code(self.state_dir).is_some();
         let running = now.saturating_sub(self.recorded_at);
         if running >= RECORD_INTERVAL.min(self.max_silence) {
-            let silence = if is_answering { Duration::ZERO } else { silence + running };
+            // A box that slept, or waited for its disk, has not been silent for that long.
+            let counted = running.min(2 * RECORD_INTERVAL);
+            let has_answered = std::mem::take(&mut self.has_answered);
+            let silence = if has_answered { Duration::ZERO } else { silence + counted };
             let phase = UpdatePhase::OnTrial { run_time: run_time + running, silence };
             files.write_update(&UpdateRecord { phase, ..update })?;
             self.recorded_at = now;
@@ -319,6 +368,31 @@ impl<'a, P: PackageManager> Updater<'a, P> {
     pub(super) fn take_said(&mut self) -> Option<String> {
         Some(std::mem::take(&mut self.said)).filter(|said| !said.is_empty())
     }
+}
+
+/// Lets the bundle on trial take over an update to the version that it names too, as when a person
+/// brings the next one while the first is on trial. Otherwise the version would go and come again.
+fn adopt(
+    files: &mut BoxFiles,
+    own: &BoxRecord,
+    update: UpdateRecord,
+) -> Result<UpdateRecord, HelperError> {
+    let Some(counter) = own.on_trial.filter(|counter| *counter != update.bundle) else {
+        return Ok(update);
+    };
+    let manifest = files.manifest(counter)?;
+    let names_it = manifest.is_some_and(|manifest| {
+        manifest.version.as_deref() == Some(update.to.version())
+            && manifest.packages.contains_key(&update.to)
+    });
+    let is_under_way =
+        matches!(update.phase, UpdatePhase::Installing | UpdatePhase::OnTrial { .. });
+    if !names_it || !is_under_way {
+        return Ok(update);
+    }
+    let update = UpdateRecord { bundle: counter, ..update };
+    files.write_update(&update)?;
+    Ok(update)
 }
 
 /// Returns what has become of the bundle of an update.

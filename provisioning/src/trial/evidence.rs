@@ -85,7 +85,8 @@ impl fmt::Display for MissingEvidence {
             Self::Status => "the broker did not acknowledge the status: check its access list",
             Self::Refetch => "the bundle could not be fetched again: check `[bundle] url`",
             Self::Version => {
-                "the version of the bundle is not installed: check `packages` at the web server"
+                "the version of the bundle is not installed: check `packages` at the web server, and \
+                 `systemctl status edge-gateway-box-update`"
             }
         })
     }

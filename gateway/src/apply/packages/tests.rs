@@ -129,7 +129,7 @@ async fn no_more_is_stored_than_a_package_may_have() {
     let endless = [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &vec![0; MAX_PACKAGE_BYTES + 1]].concat();
     let download = TestDownload::new(vec![endless]).await;
     let error = download.fetch().await.unwrap_err();
-    assert!(error.contains("cannot be stored"), "{error}");
+    assert!(error.contains("it is not the file whose SHA-256"), "{error}");
     let stored = fs::metadata(download.dir.join("edge-gateway_0.2.0_arm64.part")).unwrap();
     assert!(stored.len() <= (MAX_PACKAGE_BYTES + 2 * WRITE_BYTES) as u64);
 }
