@@ -1,4 +1,4 @@
-//! The package of edge-gateway on this box: asks dpkg, and installs with apt-get.
+//! The package of edge-gateway on this box: asks dpkg, and installs with apt-get or with dpkg alone.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,11 @@ const PACKAGE: &str = "edge-gateway";
 const FILE_LIST: &str = "var/lib/dpkg/info/edge-gateway.list";
 /// Longest part of a program's own words in a sentence, in characters.
 const MAX_WORDS: usize = 300;
+/// Longest run of a program, with 10 min for the lock of apt: a script of a package that never ends
+/// is stopped then, with all that it started. timeout(1) is in each Debian.
+const TIME_LIMIT: [&str; 2] = ["--kill-after=30s", "30m"];
+/// What timeout(1) returns when the limit was reached, also if it had to kill the program.
+const TIME_LIMIT_REACHED: [i32; 2] = [124, 137];
 
 /// apt-get installs the file that it is given and nothing else: it knows no repository, so it
 /// refuses a package that needs one that is not installed. A configuration that the administrator
@@ -37,6 +42,8 @@ const INSTALL: [&str; 15] = [
     "--option=Dpkg::Options::=--force-confdef",
     "install",
 ];
+/// A configuration that the administrator has changed is kept.
+const KEEP_CONFIGURATION: [&str; 2] = ["--force-confold", "--force-confdef"];
 
 /// What an update needs of the system.
 pub(super) trait PackageManager {
@@ -52,11 +59,20 @@ pub(super) trait PackageManager {
     /// When something is not installed completely all the same.
     fn finish(&mut self) -> Result<(), PackageError>;
 
-    /// Installs a package, also over a newer one. The services that run are restarted.
+    /// Installs a package, also over a newer one, if all that it needs is installed. The services
+    /// that run are restarted.
     ///
     /// # Errors
-    /// When it is not installed completely.
+    /// When it is not installed completely. Nothing was changed if another package of this machine
+    /// is in the way.
     fn install(&mut self, package: &Path) -> Result<(), PackageError>;
+
+    /// Installs a package in any state of this machine: over one that a power cut left half
+    /// installed, and whatever other packages are broken.
+    ///
+    /// # Errors
+    /// When it is not installed completely, as when it needs a package that is not installed.
+    fn restore(&mut self, package: &Path) -> Result<(), PackageError>;
 }
 
 /// A package cannot be installed, or dpkg does not answer.
@@ -69,6 +85,12 @@ pub(super) enum PackageError {
         program: &'static str,
         /// What the operating system says.
         source: io::Error,
+    },
+    /// A program was stopped.
+    #[error("{program} has not ended within 30 min, and was stopped")]
+    NotEnded {
+        /// The program.
+        program: &'static str,
     },
     /// A program has failed.
     #[error("{program} has failed: {words}")]
@@ -116,15 +138,28 @@ impl PackageManager for Dpkg {
     }
 
     fn finish(&mut self) -> Result<(), PackageError> {
-        let configure = ["--force-confold", "--force-confdef", "--configure", PACKAGE];
-        succeed("dpkg", &configure).map(drop)
+        dpkg(["--configure", PACKAGE])
     }
 
     fn install(&mut self, package: &Path) -> Result<(), PackageError> {
+        // apt-get refuses to work while the journal of a run of dpkg that was cut is there. dpkg
+        // takes it in first of all; then it says that it has nothing to configure, and fails.
+        drop(self.finish());
         let path = package.display().to_string();
         let arguments: Vec<_> = INSTALL.into_iter().chain([path.as_str()]).collect();
         succeed("apt-get", &arguments).map(drop)
     }
+
+    fn restore(&mut self, package: &Path) -> Result<(), PackageError> {
+        // apt-get does not replace a half installed package by another version, and does nothing
+        // while any package lacks what it needs.
+        dpkg(["--install", &package.display().to_string()])
+    }
+}
+
+fn dpkg(action: [&str; 2]) -> Result<(), PackageError> {
+    let arguments: Vec<_> = KEEP_CONFIGURATION.into_iter().chain(action).collect();
+    succeed("dpkg", &arguments).map(drop)
 }
 
 /// Reads what dpkg-query was asked for: `ii |0.1.0|arm64`.
@@ -136,14 +171,18 @@ fn installed_of(said: &str) -> Option<InstalledPackage> {
 }
 
 fn succeed(program: &'static str, arguments: &[&str]) -> Result<Output, PackageError> {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null());
+    let mut command = Command::new("timeout");
+    command.args(TIME_LIMIT).arg(program).args(arguments).stdin(Stdio::null());
     command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
     // It would restart this program too.
     command.env("NEEDRESTART_SUSPEND", "1");
     let output = command.output().map_err(|source| PackageError::NotStarted { program, source })?;
-    if output.status.success() {
-        return Ok(output);
+    match output.status.code() {
+        Some(0) => return Ok(output),
+        Some(code) if TIME_LIMIT_REACHED.contains(&code) => {
+            return Err(PackageError::NotEnded { program });
+        }
+        Some(_) | None => {}
     }
     let words = String::from_utf8_lossy(&output.stderr);
     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -179,6 +218,9 @@ mod tests {
         assert!(text.starts_with("sh has failed: ") && text.ends_with("300 E: no space"), "{text}");
         assert!(text.len() < 400);
         let missing = succeed("no-such-program", &[]).unwrap_err();
-        assert!(missing.to_string().starts_with("cannot start no-such-program: "), "{missing}");
+        let expected = "no-such-program has failed: timeout: failed to run command";
+        assert!(missing.to_string().starts_with(expected), "{missing}");
+        let stopped = succeed("sh", &["-c", "exit 124"]).unwrap_err();
+        assert_eq!(stopped.to_string(), "sh has not ended within 30 min, and was stopped");
     }
 }

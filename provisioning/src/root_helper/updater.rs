@@ -143,7 +143,7 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         match update.next_step(fate, &installed, has_packages, limits) {
             UpdateStep::Fetch => self.take_packages(&mut files, &update),
             UpdateStep::Enter(phase) => self.enter(&mut files, update, phase),
-            UpdateStep::Install(name) => self.install(files, update, fate, &name),
+            UpdateStep::Install(name) => self.install(files, update, fate, &installed, &name),
             UpdateStep::Watch => self.watch(&mut files, update),
             UpdateStep::Wait => {
                 self.tell(&update)?;
@@ -204,8 +204,8 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         }
         let why = finished.err().map(|error| format!(": {error}")).unwrap_or_default();
         let reason = format!(
-            "edge-gateway is not installed completely{why}; run `sudo apt-get install --reinstall \
-             edge-gateway` on the box"
+            "edge-gateway is not installed completely{why}; run `sudo dpkg --install FILE` on the \
+             box, with the file of its package"
         );
         self.say(&reason);
         let _files = BoxFiles::open(self.box_dir, None)?;
@@ -261,6 +261,7 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         files: BoxFiles,
         update: UpdateRecord,
         fate: BundleFate,
+        before: &InstalledPackage,
         name: &PackageName,
     ) -> Result<UpdateProgress, HelperError> {
         self.tell(&update)?;
@@ -273,12 +274,13 @@ impl<'a, P: PackageManager> Updater<'a, P> {
         self.announced = None;
         let path = files.package_path(name);
         drop(files);
-        // If dpkg cannot finish, apt-get may: it replaces the package.
-        if let Err(error) = self.packages.finish() {
-            self.say(&error.to_string());
-        }
+        // Nothing else may be in the way of the version before: it has run here.
+        let done = if before.is_complete && *name == update.to {
+            self.packages.install(&path)
+        } else {
+            self.packages.restore(&path)
+        };
         // dpkg decides: apt-get also fails because of packages that are not ours.
-        let done = self.packages.install(&path);
         let error = match (done, self.packages.installed()?) {
             (_, Some(installed)) if installed.is(name) => {
                 self.retry_pause = FIRST_RETRY_PAUSE;

@@ -29,12 +29,14 @@ struct Packages {
     fails: bool,
     /// Installs packages that are called otherwise.
     takes_anything: bool,
+    /// A package that is not ours lacks what it needs.
+    is_another_broken: bool,
     log: Vec<String>,
 }
 
 impl Packages {
     /// Installs a package, whose content is its name, unless it is to fail.
-    fn install(&mut self, package: &Path) -> bool {
+    fn install(&mut self, program: &'static str, package: &Path) -> Result<(), PackageError> {
         let file = package.file_name().unwrap().to_str().unwrap().to_owned();
         let content = fs::read_to_string(package).unwrap();
         assert!(content == file || self.takes_anything, "only what the bundle names");
@@ -44,8 +46,9 @@ impl Packages {
         installed.is_complete = is_complete;
         if is_complete {
             installed.name = content.parse().unwrap();
+            return Ok(());
         }
-        is_complete
+        Err(PackageError::Failed { program, words: "no space".to_owned() })
     }
 }
 
@@ -64,12 +67,17 @@ impl PackageManager for &RefCell<Packages> {
 
     fn install(&mut self, package: &Path) -> Result<(), PackageError> {
         let mut packages = self.borrow_mut();
-        if packages.install(package) {
-            Ok(())
-        } else {
-            let words = "E: no space".to_owned();
-            Err(PackageError::Failed { program: "apt-get", words })
+        // apt-get refuses both.
+        let is_complete = packages.installed.as_ref().is_some_and(|installed| installed.is_complete);
+        if !is_complete || packages.is_another_broken {
+            let words = "E: Unmet dependencies".to_owned();
+            return Err(PackageError::Failed { program: "apt-get", words });
         }
+        packages.install("apt-get", package)
+    }
+
+    fn restore(&mut self, package: &Path) -> Result<(), PackageError> {
+        self.borrow_mut().install("dpkg", package)
     }
 }
 
@@ -91,6 +99,7 @@ impl UpdateBox {
             installed: Some(installed),
             fails: false,
             takes_anything: false,
+            is_another_broken: false,
             log: Vec::new(),
         };
         let new = Self { dir, run_dir, packages: RefCell::new(packages) };
@@ -140,8 +149,7 @@ impl UpdateBox {
 
     /// Returns what was installed.
     fn log(&self) -> Vec<String> {
-        let log = std::mem::take(&mut self.packages.borrow_mut().log);
-        log.into_iter().filter(|line| line != "finish").collect()
+        std::mem::take(&mut self.packages.borrow_mut().log)
     }
 
     fn is_due(&self) -> bool {
@@ -224,8 +232,7 @@ fn what_cannot_be_installed_leaves_the_version_before() {
     tested.packages.borrow_mut().fails = true;
     assert_eq!(tested.run(), UpdateProgress::Ended);
     assert_eq!(tested.log(), [name("0.2.0").to_string(), name("0.1.0").to_string()]);
-    let reason =
-        "edge-gateway_0.2.0_arm64.deb cannot be installed: apt-get has failed: E: no space";
+    let reason = "edge-gateway_0.2.0_arm64.deb cannot be installed: apt-get has failed: no space";
     assert_eq!(tested.told(), Some(UpdateState::Failed(reason.to_owned())));
     // The gateway is told again after a boot, and the version is not tried again.
     tested.run_dir.put_update(None).unwrap();
@@ -235,6 +242,35 @@ fn what_cannot_be_installed_leaves_the_version_before() {
 
     tested.set_bundles(&mut tested.files(), Some(16), None);
     assert_eq!((tested.run(), tested.told()), (UpdateProgress::Ended, None));
+}
+
+#[test]
+fn what_a_power_cut_left_half_installed_is_installed_again() {
+    let tested = UpdateBox::new(manifest(Some("0.2.0")));
+    tested.run();
+    tested.packages.borrow_mut().installed.as_mut().unwrap().is_complete = false;
+    tested.fetch_all();
+    tested.run();
+    assert_eq!(tested.log(), [name("0.2.0").to_string()]);
+    assert_eq!(tested.told(), Some(UpdateState::Installed));
+}
+
+#[test]
+fn another_broken_package_prevents_an_update_and_not_the_way_back() {
+    let tested = UpdateBox::new(manifest(Some("0.2.0")));
+    tested.fetch_all();
+    tested.run();
+    assert_eq!(tested.log(), [name("0.2.0").to_string()]);
+    tested.packages.borrow_mut().is_another_broken = true;
+    tested.set_bundles(&mut tested.files(), Some(16), None);
+    assert_eq!(tested.run(), UpdateProgress::Ended);
+    assert_eq!(tested.log(), [name("0.1.0").to_string()]);
+
+    tested.set_bundles(&mut tested.files(), Some(16), Some(17));
+    tested.fetch_all();
+    assert_eq!(tested.run(), UpdateProgress::Ended);
+    assert!(tested.log().is_empty());
+    assert!(matches!(tested.told(), Some(UpdateState::Failed(_))), "{:?}", tested.told());
 }
 
 #[test]
