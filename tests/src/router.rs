@@ -83,6 +83,7 @@ pub struct Traffic {
 enum RouterCommand {
     RebindPort,
     BlockPort,
+    SetConditions(NetworkConditions),
     ReportTraffic(mpsc::Sender<Traffic>),
 }
 
@@ -134,6 +135,11 @@ impl Router {
     /// directions. Other ports of the site are forwarded.
     pub fn block_port(&self) {
         self.send_command(RouterCommand::BlockPort);
+    }
+
+    /// Changes the network for datagrams to come.
+    pub fn set_conditions(&self, conditions: NetworkConditions) {
+        self.send_command(RouterCommand::SetConditions(conditions));
     }
 
     /// Returns the traffic so far, after all earlier commands.
@@ -307,6 +313,10 @@ impl RouterTask {
                 Some((site, _)) => drop(self.forgotten.insert(*site)),
                 None => self.forget_next = true,
             },
+            RouterCommand::SetConditions(conditions) => {
+                self.up.impairment.conditions = conditions;
+                self.down.impairment.conditions = conditions;
+            }
             RouterCommand::ReportTraffic(tell) => {
                 let mapped = self.mapped.as_ref().map(|(_, socket)| socket.local_addr());
                 let traffic = Traffic {

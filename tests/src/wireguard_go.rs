@@ -106,12 +106,13 @@ impl WireguardGo {
         assert!(self.process.is_none(), "the hub already runs");
         let socket = ControlSocket::of(&self.device);
         let arguments = ["--foreground", &self.device];
-        let process = Process::start(namespace.command(&self.program).args(arguments));
-        self.process = Some((process, socket));
+        let mut process = Process::start(namespace.command(&self.program).args(arguments));
         eventually("wireguard-go takes settings", EVENT_TIMEOUT, || {
+            assert!(process.is_running(), "wireguard-go has ended: {}", process.log().text());
             let shown = namespace.command("wg").args(["show", &self.device]).output();
             shown.expect("wg is installed").status.success().then_some(())
         });
+        self.process = Some((process, socket));
         let key = self.dir.write("hub.key", &self.key.expose()).display().to_string();
         let (site, allowed) = (self.site.to_string(), format!("{}/32", Self::SITE_ADDRESS));
         let settings = ["set", &self.device, "private-key", &key, "listen-port", "51820"];

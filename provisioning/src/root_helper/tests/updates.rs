@@ -68,7 +68,8 @@ impl PackageManager for &RefCell<Packages> {
     fn install(&mut self, package: &Path) -> Result<(), PackageError> {
         let mut packages = self.borrow_mut();
         // apt-get refuses both.
-        let is_complete = packages.installed.as_ref().is_some_and(|installed| installed.is_complete);
+        let is_complete =
+            packages.installed.as_ref().is_some_and(|installed| installed.is_complete);
         if !is_complete || packages.is_another_broken {
             let words = "E: Unmet dependencies".to_owned();
             return Err(PackageError::Failed { program: "apt-get", words });
