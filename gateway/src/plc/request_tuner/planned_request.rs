@@ -434,10 +434,14 @@ impl PlannedRequest {
         }
         let lost = self.suspects.iter_mut().find_map(|suspect| suspect.on_lost(tags));
         if let Some(lost) = lost {
-            if let PartLoss::Found(position) = lost {
-                let mut backoff = RetryBackoff::new(&LOST_RETRY);
-                backoff.on_failure(now, 0.0);
-                self.quarantine.insert(position, QuarantineEntry { rejection, backoff });
+            match lost {
+                PartLoss::Found(position) => {
+                    let mut backoff = RetryBackoff::new(&LOST_RETRY);
+                    backoff.on_failure(now, 0.0);
+                    self.quarantine.insert(position, QuarantineEntry { rejection, backoff });
+                }
+                // Last: other parts may be free of the tag to blame.
+                PartLoss::Divided => self.suspects.push(SuspectRequest::new(tags.clone())),
             }
             return LossVerdict::Suspected;
         }

@@ -72,6 +72,17 @@ fn one_split_point_is_crossed_in_a_cycle_when_its_retry_is_due() {
 }
 
 #[test]
+fn no_tags_are_no_trial() {
+    let now = Instant::now();
+    let mut planned = planned(&[0, 1, 2]);
+    planned.add_split_point(1, now);
+    assert!(planned.is_join_trial(&(0..2)));
+    for slots in [0..0, 1..1, 0..1, 1..2, 1..3] {
+        assert!(!planned.is_join_trial(&slots), "{slots:?}");
+    }
+}
+
+#[test]
 fn a_gap_is_unsafe_after_a_second_failure() {
     let now = Instant::now();
     let mut planned = planned(&[0, 1, 10, 30]);
