@@ -510,9 +510,8 @@ impl TunedClass {
 /// the last, then steps of the golden ratio.
 fn spread(number: usize, len: usize) -> usize {
     match number {
-        0 => 0,
         1 => len.saturating_sub(1),
-        // 0.618 of the length; any step would do that does not repeat soon.
+        // 0.618 of the length; any step would do that does not repeat soon. For 0 it is the first.
         _ => (number * (len * 618 / 1000).max(1)) % len.max(1),
     }
 }

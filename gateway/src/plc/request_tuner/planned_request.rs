@@ -324,10 +324,10 @@ impl PlannedRequest {
     pub(super) fn on_answer(&mut self, tags: &Range<usize>, now: Instant) -> bool {
         let answered = SlotHistory { was_answered: true, ..SlotHistory::default() };
         self.histories.get_mut(tags.clone()).unwrap_or_default().fill(answered);
-        let inside = tags.start + 1..tags.end;
         let mut has_changed = !self.suspects.is_empty();
         self.suspects.iter_mut().for_each(|suspect| suspect.on_answer(tags));
-        if inside.start < inside.end && self.split_points.range(inside.clone()).next().is_some() {
+        if self.is_join_trial(tags) {
+            let inside = tags.start + 1..tags.end;
             self.split_points.retain(|position, _| !inside.contains(position));
             has_changed = true;
         }

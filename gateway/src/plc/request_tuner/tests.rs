@@ -190,6 +190,26 @@ fn the_longest_requests_of_registers_and_of_bits_are_learned_apart() {
 }
 
 #[test]
+fn a_longer_request_that_is_not_answered_costs_one_connection_and_no_search() {
+    let mut world = TunerHarness::new(0..100);
+    world.device.longest = Some((16, DeviceReply::Lost(LostSession::TimedOut)));
+    world.run(60);
+    let mut trials = 0;
+    for _ in 0..HOUR {
+        let lost = world.device.lost;
+        world.cycle();
+        if world.device.lost == lost {
+            continue;
+        }
+        trials += 1;
+        assert_eq!(world.device.lost, lost + 1);
+        let longest = world.learned().max_words.unwrap();
+        assert_eq!(world.requests_in_a_cycle(), 100_u64.div_ceil(longest.into()));
+    }
+    assert!(trials > 1, "{trials} trials");
+}
+
+#[test]
 fn a_length_that_is_rejected_in_one_scan_class_is_not_sent_in_another() {
     let registers = |numbers: Range<u16>, period| {
         numbers.map(move |number| (format!("holding:{number}"), period))
