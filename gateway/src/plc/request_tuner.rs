@@ -146,7 +146,7 @@ impl RequestTuner {
 
     /// Skips trials of lengths that no request of the plan can have.
     fn skip_idle_trials(&mut self, now: Instant) {
-        let Self { classes, max_words, max_bits, .. } = self;
+        let Self { classes, max_words, max_bits, has_changed, .. } = self;
         for (max, is_bits) in [(max_words, false), (max_bits, true)] {
             let planned = || classes.iter().flat_map(|class| &class.planned);
             let is_long = |max: &MaxLength, planned: &PlannedRequest| {
@@ -158,6 +158,7 @@ impl RequestTuner {
                 && !planned().filter(is_of_kind).any(|planned| is_long(max, planned))
             {
                 max.skip_trial(now);
+                *has_changed = true;
             }
         }
     }
@@ -177,10 +178,10 @@ impl RequestTuner {
         };
         let count = planned.count(&range.tags);
         let (has_changed, verdict) = match *outcome {
-            Ok(_) => (
-                planned.on_answer(&range.tags, now) | max.on_answer(count, now),
-                AnswerVerdict::Final,
-            ),
+            Ok(_) => {
+                let has_changed = planned.on_answer(&range.tags, now);
+                (max.on_answer(count, now) || has_changed, AnswerVerdict::Final)
+            }
             // Illegal data address and illegal data value: the request itself is wrong. Other
             // exceptions may have another reason.
             Err(ReadFailure::Refused(code @ (2 | 3))) => {
@@ -245,10 +246,9 @@ impl RequestTuner {
     }
 
     /// Records that all requests of a cycle were answered or refused.
-    pub(super) fn on_complete_cycle(&mut self) {
-        if std::mem::take(&mut self.scouts) > 0 {
-            self.classes.iter_mut().for_each(|class| class.needs_rebuild = true);
-        }
+    pub(super) const fn on_complete_cycle(&mut self) {
+        // A list that starts with a scout is rebuilt in any case.
+        self.scouts = 0;
     }
 
     /// Returns the next refused request to split.
@@ -510,9 +510,8 @@ impl TunedClass {
 /// the last, then steps of the golden ratio.
 fn spread(number: usize, len: usize) -> usize {
     match number {
-        0 => 0,
         1 => len.saturating_sub(1),
-        // 0.618 of the length; any step would do that does not repeat soon.
+        // 0.618 of the length; any step would do that does not repeat soon. For 0 it is the first.
         _ => (number * (len * 618 / 1000).max(1)) % len.max(1),
     }
 }

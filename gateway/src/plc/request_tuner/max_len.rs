@@ -179,13 +179,22 @@ mod tests {
     #[test]
     fn trials_without_a_request_of_their_length_go_on_to_the_end() {
         let now = Instant::now();
-        let mut max = limited(100, now);
-        let mut limits = Vec::new();
-        while let Some(limit) = max.max_len() {
-            limits.push(limit);
-            max.skip_trial(now);
+        let limits = |rejected| {
+            let mut max = limited(rejected, now);
+            let mut limits = Vec::new();
+            while let Some(limit) = max.max_len() {
+                limits.push(limit);
+                max.skip_trial(now);
+            }
+            limits
+        };
+        assert_eq!(limits(100)[..9], [50, 75, 87, 93, 96, 98, 99, 100, 150]);
+        for rejected in [100, 125, 1000, MAX_BITS] {
+            let limits = limits(rejected);
+            assert!(
+                limits.is_sorted() && limits.iter().all(|limit| *limit < MAX_BITS),
+                "{limits:?}"
+            );
         }
-        assert_eq!(limits[..9], [50, 75, 87, 93, 96, 98, 99, 100, 150]);
-        assert!(limits.is_sorted() && limits.iter().all(|limit| *limit < MAX_BITS), "{limits:?}");
     }
 }

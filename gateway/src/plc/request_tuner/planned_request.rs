@@ -324,10 +324,10 @@ impl PlannedRequest {
     pub(super) fn on_answer(&mut self, tags: &Range<usize>, now: Instant) -> bool {
         let answered = SlotHistory { was_answered: true, ..SlotHistory::default() };
         self.histories.get_mut(tags.clone()).unwrap_or_default().fill(answered);
-        let inside = tags.start + 1..tags.end;
         let mut has_changed = !self.suspects.is_empty();
         self.suspects.iter_mut().for_each(|suspect| suspect.on_answer(tags));
-        if inside.start < inside.end && self.split_points.range(inside.clone()).next().is_some() {
+        if self.is_join_trial(tags) {
+            let inside = tags.start + 1..tags.end;
             self.split_points.retain(|position, _| !inside.contains(position));
             has_changed = true;
         }
@@ -434,10 +434,14 @@ impl PlannedRequest {
         }
         let lost = self.suspects.iter_mut().find_map(|suspect| suspect.on_lost(tags));
         if let Some(lost) = lost {
-            if let PartLoss::Found(position) = lost {
-                let mut backoff = RetryBackoff::new(&LOST_RETRY);
-                backoff.on_failure(now, 0.0);
-                self.quarantine.insert(position, QuarantineEntry { rejection, backoff });
+            match lost {
+                PartLoss::Found(position) => {
+                    let mut backoff = RetryBackoff::new(&LOST_RETRY);
+                    backoff.on_failure(now, 0.0);
+                    self.quarantine.insert(position, QuarantineEntry { rejection, backoff });
+                }
+                // Last: other parts may be free of the tag to blame.
+                PartLoss::Divided => self.suspects.push(SuspectRequest::new(tags.clone())),
             }
             return LossVerdict::Suspected;
         }

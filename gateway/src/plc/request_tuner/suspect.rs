@@ -21,7 +21,7 @@ pub(super) struct SuspectRequest {
 /// What a lost part means.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum PartLoss {
-    /// It is divided further.
+    /// It is to be read in parts of its own: each may be answered, and only both together not.
     Divided,
     /// It is one slot, at this position.
     Found(usize),
@@ -77,8 +77,6 @@ impl SuspectRequest {
         if part.len() == 1 {
             return Some(PartLoss::Found(part.start));
         }
-        // Last: other parts may be free of the tag to blame.
-        self.parts.extend(divide(part));
         Some(PartLoss::Divided)
     }
 }
@@ -108,8 +106,12 @@ mod tests {
                         continue;
                     }
                     losses += 1;
-                    if let Some(PartLoss::Found(position)) = suspect.on_lost(&part) {
-                        found = Some(position);
+                    match suspect.on_lost(&part).unwrap() {
+                        PartLoss::Found(position) => found = Some(position),
+                        PartLoss::Divided => {
+                            answers += suspect.parts().len();
+                            suspect = SuspectRequest::new(part);
+                        }
                     }
                 }
                 assert_eq!(found, Some(10 + bad));

@@ -169,6 +169,191 @@ fn the_longest_request_is_learned_from_requests_that_are_not_answered() {
 }
 
 #[test]
+fn the_longest_requests_of_registers_and_of_bits_are_learned_apart() {
+    let all: BTreeSet<u16> = (0..100).chain(1000..1100).collect();
+    for (words, bits) in [(50, 100), (100, 20), (30, 10)] {
+        let mut world = TunerHarness::with_bits(0..100, 1000..1100);
+        assert_eq!(world.requests_in_a_cycle(), 2);
+        let mut world = TunerHarness::with_bits(0..100, 1000..1100);
+        world.device.longest = Some((words, DeviceReply::Refused(3)));
+        world.device.longest_bits = Some((bits, DeviceReply::Refused(3)));
+        world.run(6 * HOUR);
+        assert_eq!(world.cycle(), all);
+        let expected = 100_u64.div_ceil(words.into()) + 100_u64.div_ceil(bits.into());
+        assert_eq!(world.requests_in_a_cycle(), expected, "{words} registers, {bits} bits");
+        // What is reported is for the settings of the PLC, and bits have none.
+        assert_eq!(world.learned().max_words, (words < 100).then_some(words));
+        (world.device.longest, world.device.longest_bits) = (None, None);
+        world.run(3 * HOUR);
+        assert_eq!(world.requests_in_a_cycle(), 2);
+    }
+}
+
+#[test]
+fn a_longer_request_that_is_not_answered_costs_one_connection_and_no_search() {
+    let mut world = TunerHarness::new(0..100);
+    world.device.longest = Some((16, DeviceReply::Lost(LostSession::TimedOut)));
+    world.run(60);
+    let mut trials = 0;
+    for _ in 0..HOUR {
+        let lost = world.device.lost;
+        world.cycle();
+        if world.device.lost == lost {
+            continue;
+        }
+        trials += 1;
+        assert_eq!(world.device.lost, lost + 1);
+        let longest = world.learned().max_words.unwrap();
+        assert_eq!(world.requests_in_a_cycle(), 100_u64.div_ceil(longest.into()));
+    }
+    assert!(trials > 1, "{trials} trials");
+}
+
+#[test]
+fn a_length_that_is_rejected_in_one_scan_class_is_not_sent_in_another() {
+    let registers = |numbers: Range<u16>, period| {
+        numbers.map(move |number| (format!("holding:{number}"), period))
+    };
+    let mut world =
+        TunerHarness::with_periods(registers(0..50, 1000).chain(registers(1000..1050, 2000)));
+    world.device.longest = Some((20, DeviceReply::Refused(3)));
+    for cycle in 0..200 {
+        world.class = cycle % 2;
+        world.cycle();
+    }
+    let mut trials = 0;
+    for _ in 0..HOUR {
+        // The cycle of this class ends before its requests are sent.
+        world.class = 0;
+        let unsent = world.learning.next_requests(0, world.now + SECOND).unwrap();
+        world.class = 1;
+        world.cycle();
+        let (max, now) = (&world.learning.max_words, world.now);
+        let (Some(longest), false) = (max.max_len(), max.is_trial_due(now)) else { continue };
+        trials += u64::from(unsent.requests.iter().any(|request| request.count > longest));
+        let list = world.learning.next_requests(0, now).unwrap();
+        assert!(list.requests.iter().all(|request| request.count <= longest), "{longest}");
+    }
+    assert!(trials > 2, "{trials} trials");
+}
+
+#[test]
+fn the_narrowest_gap_that_is_refused_counts_and_sixteen_bits_are_a_register() {
+    let registers: Vec<u16> = (0..20).chain(25..40).collect();
+    let coils: Vec<u16> = (1000..1020).chain(1070..1090).collect();
+    for (refused, expected) in
+        [(vec![20..25], 4), (vec![1020..1070], 3), (vec![20..25, 1020..1070], 3)]
+    {
+        let mut world = TunerHarness::with_bits(registers.clone(), coils.clone());
+        let bad = refused.iter().cloned().flatten();
+        world.device.bad = bad.map(|at| (at, DeviceReply::Refused(2))).collect();
+        world.run(5);
+        assert_eq!(world.learned().max_gap, Some(expected), "{refused:?}");
+        assert_eq!(world.requests_in_a_cycle(), 2 + refused.len() as u64);
+    }
+}
+
+#[test]
+fn a_gap_over_which_the_session_ends_separates_the_tags_around_it() {
+    for before in [15, 17, 18, 20] {
+        let others: Vec<u16> = (1000..1000 + before).chain(1025..1040).collect();
+        let mut world = TunerHarness::new((0..60).chain(others.iter().copied()));
+        let lost = DeviceReply::Lost(LostSession::TimedOut);
+        world.device.bad = (1020..1025).map(|at| (at, lost)).collect();
+        world.run(100);
+        let lost = world.device.lost;
+        assert_eq!(world.cycle(), (0..60).chain(others).collect());
+        world.run(100);
+        let learned = world.learned();
+        assert_eq!((learned.quarantined.len(), learned.max_words), (0, None));
+        assert_eq!(learned.max_gap, Some(24 - before));
+        // Whether they can be joined by now is tried after a minute, and then less and less often.
+        assert!(world.device.lost - lost <= 2, "{} connections", world.device.lost - lost);
+    }
+}
+
+/// Returns the first request of each of these cycles, all of which end over it.
+fn scouts(world: &mut TunerHarness, cycles: usize) -> Vec<(u16, u16)> {
+    let mut next_scout = || {
+        world.learning.on_first_request_lost();
+        let list = world.learning.next_requests(0, world.now).unwrap();
+        assert!(list.starts_with_scout);
+        (list.requests[0].first, list.requests[0].count)
+    };
+    (0..cycles).map(|_| next_scout()).collect()
+}
+
+#[test]
+fn scouts_of_a_plc_that_never_answered_are_of_every_range_and_of_places_far_apart() {
+    let mut world = TunerHarness::new((0..10).chain(1000..1010));
+    let scouts = scouts(&mut world, 8);
+    // The first of each range, the last of each, and others.
+    assert_eq!(scouts[..4], [(1000, 1), (0, 1), (1009, 1), (9, 1)]);
+    assert_eq!(scouts.iter().collect::<BTreeSet<_>>().len(), 8, "{scouts:?}");
+}
+
+#[test]
+fn a_scout_is_a_register_that_was_answered_before() {
+    let mut world = TunerHarness::new((0..10).chain(1000..1010));
+    world.device.bad = (0..10).map(|at| (at, DeviceReply::Refused(4))).collect();
+    world.run(1);
+    assert_eq!(scouts(&mut world, 6), [(1000, 1); 6]);
+}
+
+#[test]
+fn consecutive_scouts_are_far_apart_in_a_range_of_any_length() {
+    for len in 8..300 {
+        let places: Vec<usize> = (0..6).map(|number| spread(number, len)).collect();
+        assert_eq!(places[..2], [0, len - 1]);
+        assert!(places.iter().all(|place| *place < len));
+        // On a ring, where the last is next to the first.
+        let is_far = |pair: &[usize]| {
+            let apart = pair[0].abs_diff(pair[1]);
+            apart.min(len - apart) >= len / 8
+        };
+        assert!(places[1..].windows(2).all(is_far), "{places:?} of {len}");
+    }
+    assert_eq!([0, 1, 2].map(|number| spread(number, 1)), [0, 0, 0]);
+}
+
+#[test]
+fn a_refused_request_is_unresolved_until_it_is_split() {
+    let mut world = TunerHarness::new(0..10);
+    let list = world.learning.next_requests(0, world.now).unwrap();
+    let refused = Err(ReadFailure::Refused(2));
+    let verdict = world.learning.on_answer(0, &list.ranges[0], &refused, world.now);
+    assert_eq!(verdict, AnswerVerdict::Split);
+    let unresolved: Vec<_> = world.learning.unresolved_requests(0).collect();
+    assert_eq!(unresolved[..], list.requests[..]);
+    world.learning.next_split(0).unwrap();
+    assert_eq!(world.learning.unresolved_requests(0).count(), 0);
+}
+
+#[test]
+fn nothing_is_built_again_while_nothing_is_learned() {
+    let mut world = TunerHarness::new(0..60);
+    world.device.bad.insert(7, DeviceReply::Refused(2));
+    world.run(20);
+    let [one, other] = [1, 2].map(|seconds| {
+        world.learning.next_requests(0, world.now + SECOND * seconds).unwrap().requests
+    });
+    assert!(Arc::ptr_eq(&one, &other));
+}
+
+#[test]
+fn a_plc_that_answers_others_is_searched_after_the_third_refusal() {
+    for code in [1, 4] {
+        let mut world = TunerHarness::new((0..10).chain(1000..1010));
+        world.run(5);
+        world.device.bad.insert(1005, DeviceReply::Refused(code));
+        let all: BTreeSet<u16> = (0..10).chain(1000..1010).filter(|at| *at != 1005).collect();
+        let without = (0..10).filter(|_| world.cycle() != all).count();
+        assert_eq!(without, 2, "exception {code}");
+        assert_eq!(world.quarantined(), [1005]);
+    }
+}
+
+#[test]
 fn a_device_that_loses_every_session_limits_no_length_and_quarantines_nothing() {
     let mut world = TunerHarness::new(0..100);
     world.device.longest = Some((0, DeviceReply::Lost(LostSession::Disconnected)));
@@ -231,6 +416,12 @@ fn whatever_the_plc_does_with_one_register_the_others_are_read_and_it_is_named()
                     assert_eq!(world.cycle(), good(tags.clone(), &[bad]), "{bad}: {answer:?}");
                 }
                 assert_eq!(world.quarantined(), [bad], "{answer:?}");
+                let list = world.learning.next_requests(0, world.now).unwrap();
+                let failure = match answer {
+                    DeviceReply::Refused(code) => ReadFailure::Refused(code),
+                    DeviceReply::Lost(_) => ReadFailure::Unreachable,
+                };
+                assert_eq!(list.locations[usize::from(bad - tags.start)], Err(failure));
                 let lost = world.device.lost;
                 assert!(lost <= 7, "{lost} connections for register {bad} with {answer:?}");
             }
@@ -327,6 +518,10 @@ proptest! {
 struct TunerHarness {
     plc: Plc,
     learning: RequestTuner,
+    /// The scan class that is read.
+    class: u16,
+    /// What was reported of it last.
+    reported: LearnedLimits,
     device: FakeDevice,
     /// Whether the session has answered; absent without one.
     session: Option<bool>,
@@ -338,8 +533,10 @@ struct FakeDevice {
     bad: BTreeMap<u16, DeviceReply>,
     /// Registers that end the session when they are read alone.
     deadly: BTreeSet<u16>,
-    /// Longest request, and the answer to longer ones.
+    /// Longest request of registers, and the answer to longer ones.
     longest: Option<(u16, DeviceReply)>,
+    /// The same for coils.
+    longest_bits: Option<(u16, DeviceReply)>,
     /// Requests that are refused without reason, counted from 1, with their exception codes.
     noise: BTreeMap<u64, u8>,
     /// Requests over which the session ends without reason, counted from 1.
@@ -357,13 +554,29 @@ enum DeviceReply {
 
 impl TunerHarness {
     fn new(registers: impl IntoIterator<Item = u16>) -> Self {
-        let addresses: Vec<_> = registers.into_iter().map(|n| format!("holding:{n}")).collect();
-        let tags: Vec<_> = addresses.iter().map(|at| (at.as_str(), 1000)).collect();
+        Self::with_bits(registers, [])
+    }
+
+    /// Returns a PLC with these registers and these coils, of which no two have the same number.
+    fn with_bits(
+        registers: impl IntoIterator<Item = u16>,
+        coils: impl IntoIterator<Item = u16>,
+    ) -> Self {
+        let registers = registers.into_iter().map(|n| format!("holding:{n}"));
+        let coils = coils.into_iter().map(|n| format!("coil:{n}"));
+        Self::with_periods(registers.chain(coils).map(|at| (at, 1000)))
+    }
+
+    /// Returns a PLC with a tag at each address, read with a period in milliseconds.
+    fn with_periods(tags: impl IntoIterator<Item = (String, u64)>) -> Self {
+        let tags: Vec<_> = tags.into_iter().collect();
+        let tags: Vec<_> = tags.iter().map(|(at, period)| (at.as_str(), *period)).collect();
         let mut plc = support::plc("generic", &tags);
         plc.max_gap = 124;
         let learning = RequestTuner::new(&plc, &plan::plan(&plc));
         let device = FakeDevice::default();
-        Self { plc, learning, device, session: None, now: Instant::now() }
+        let reported = LearnedLimits::default();
+        Self { plc, learning, class: 0, reported, device, session: None, now: Instant::now() }
     }
 
     /// Puts these registers into a group, before the first cycle.
@@ -380,7 +593,8 @@ impl TunerHarness {
     /// a tag is read twice.
     fn cycle(&mut self) -> BTreeSet<u16> {
         self.now += SECOND;
-        let list = self.learning.next_requests(0, self.now).unwrap();
+        let list = self.learning.next_requests(self.class, self.now).unwrap();
+        self.check_locations(&list);
         let mut got = BTreeSet::new();
         let mut has_ended = false;
         let requests: Vec<_> = list.requests.iter().zip(list.ranges.iter()).collect();
@@ -391,7 +605,29 @@ impl TunerHarness {
         if !has_ended {
             self.learning.on_complete_cycle();
         }
+        if let Some(changed) = self.learning.take_changes(&self.plc) {
+            assert_ne!(changed, self.reported, "only changes are reported");
+            self.reported = changed;
+        }
+        let learned = self.learning.learned_limits(&self.plc);
+        assert_eq!(self.reported, learned, "every change is reported at once");
         got
+    }
+
+    /// Fails unless each tag is found in the request that reads it.
+    fn check_locations(&self, list: &RequestList) {
+        for (index, location) in list.locations.iter().enumerate() {
+            let tag = self.learning.classes[usize::from(self.class)].tags[index];
+            let mut reading = list.requests.iter().filter(|request| request.tags.contains(&tag));
+            let read = reading.next().zip(location.ok());
+            assert!(reading.next().is_none());
+            let Some((request, TagLocation { result, offset })) = read else {
+                assert!(location.is_err() && !list.requests.iter().any(|r| r.tags.contains(&tag)));
+                continue;
+            };
+            assert_eq!(&list.requests[usize::from(result)], request);
+            assert_eq!(request.first + offset, self.plc.tags[usize::from(tag)].location.first);
+        }
     }
 
     fn ask_all(
@@ -406,7 +642,7 @@ impl TunerHarness {
             }
             match self.ask(request) {
                 Ok(outcome) => {
-                    let verdict = self.learning.on_answer(0, range, &outcome, self.now);
+                    let verdict = self.learning.on_answer(self.class, range, &outcome, self.now);
                     if verdict == AnswerVerdict::Final {
                         self.take(request, &outcome, got);
                     }
@@ -416,7 +652,7 @@ impl TunerHarness {
                     *has_ended = true;
                 }
                 Err((failure, true)) => {
-                    let verdict = self.learning.on_lost(0, range, failure, self.now);
+                    let verdict = self.learning.on_lost(self.class, range, failure, self.now);
                     *has_ended = verdict == LossVerdict::Unexplained;
                     // The poll task reads something again that was answered in this cycle.
                     self.session = (!got.is_empty()).then_some(true);
@@ -427,7 +663,8 @@ impl TunerHarness {
 
     fn split_all(&mut self, got: &mut BTreeSet<u16>, has_ended: &mut bool) {
         for _ in 0..16 {
-            let Some(split) = (!*has_ended).then(|| self.learning.next_split(0)).flatten() else {
+            let Some(split) = (!*has_ended).then(|| self.learning.next_split(self.class)).flatten()
+            else {
                 break;
             };
             let requests = split.halves.each_ref().map(|half| half.request.clone());
@@ -440,7 +677,8 @@ impl TunerHarness {
                     Err(ReadFailure::Unreachable)
                 })
             });
-            let verdicts = self.learning.on_split_answers(0, split, outcomes.each_ref(), self.now);
+            let verdicts =
+                self.learning.on_split_answers(self.class, split, outcomes.each_ref(), self.now);
             for ((request, outcome), verdict) in requests.iter().zip(&outcomes).zip(verdicts) {
                 if verdict == AnswerVerdict::Final {
                     self.take(request, outcome, got);
@@ -506,6 +744,9 @@ impl FakeDevice {
         match answer {
             Some(DeviceReply::Refused(code)) => Ok(Err(ReadFailure::Refused(code))),
             Some(DeviceReply::Lost(failure)) => Err(failure),
+            None if request.table.holds_bits() => {
+                Ok(Ok(Registers::Bits(vec![false; request.count.into()])))
+            }
             None => Ok(Ok(Registers::Words(vec![0; request.count.into()]))),
         }
     }
@@ -520,7 +761,8 @@ impl FakeDevice {
         {
             return Some(closed);
         }
-        let too_long = self.longest.filter(|(most, _)| request.count > *most);
+        let longest = if request.table.holds_bits() { self.longest_bits } else { self.longest };
+        let too_long = longest.filter(|(most, _)| request.count > *most);
         let mut bad = self.bad.range(request.first..request.first + request.count);
         too_long.map(|(_, answer)| answer).or_else(|| Some(*bad.next()?.1))
     }

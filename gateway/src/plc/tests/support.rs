@@ -212,14 +212,16 @@ pub(super) fn echo_addresses(request: &ReadRequest) -> ScriptedAnswer {
     (Duration::ZERO, Ok(Registers::Words(words)))
 }
 
-/// Returns a PLC with an INT at each address, read with a period in milliseconds.
+/// Returns a PLC with an INT at each address, or a BOOL if it is a coil, read with a period in
+/// milliseconds.
 pub(in crate::plc) fn plc(model: &str, tags: &[(&str, u64)]) -> Plc {
     let model: PlcModel = model.parse().unwrap();
+    let iec_type = |at: &str| if at.starts_with("coil:") { IecType::Bool } else { IecType::Int };
     let tag = |&(at, scan): &(&str, u64)| Tag {
         name: at.to_owned(),
         at: at.into(),
-        location: model.locate(at, IecType::Int).unwrap(),
-        data_type: IecType::Int.into(),
+        location: model.locate(at, iec_type(at)).unwrap(),
+        data_type: iec_type(at).into(),
         byte_order: model.default_byte_order(),
         unit: None,
         scaling: None,

@@ -72,6 +72,61 @@ fn one_split_point_is_crossed_in_a_cycle_when_its_retry_is_due() {
 }
 
 #[test]
+fn a_slot_is_quarantined_by_its_third_refusal_if_others_are_answered_and_else_never() {
+    let now = Instant::now();
+    let refused = |planned: &mut PlannedRequest, slots, context| {
+        planned.on_soft_refusal(slots, 4, context, now)
+    };
+    let final_verdict = |has_changed| (has_changed, AnswerVerdict::Final);
+    let mut alone = planned(&[0]);
+    for _ in 0..5000 {
+        let verdict = refused(&mut alone, 0..1, RefusalContext::NothingAnswered);
+        assert_eq!(verdict, final_verdict(false));
+    }
+    assert_eq!((alone.quarantined().count(), alone.next_retry()), (0, None));
+
+    let mut planned = planned(&[0, 1, 2]);
+    for expected in [false, false, true] {
+        let verdict = refused(&mut planned, 1..2, RefusalContext::OthersAnswered);
+        assert_eq!(verdict, final_verdict(expected));
+    }
+    // It is certain at once, and its retries are refused whatever else the PLC does.
+    let exception = Rejection::Exception(4);
+    assert_eq!(planned.quarantined().collect::<Vec<_>>(), [(1, exception)]);
+    assert_eq!(planned.next_retry(), Some(now + MINUTE));
+    for (context, minutes) in
+        [(RefusalContext::NothingAnswered, 2), (RefusalContext::OthersAnswered, 4)]
+    {
+        assert_eq!(refused(&mut planned, 1..2, context), final_verdict(true));
+        assert_eq!(planned.next_retry(), Some(now + MINUTE * minutes));
+    }
+}
+
+#[test]
+fn a_plc_that_answers_nothing_is_searched_less_and_less_often() {
+    let now = Instant::now();
+    let mut planned = planned(&[0, 1, 2]);
+    let is_searched = |planned: &mut PlannedRequest| {
+        let context = RefusalContext::NothingAnswered;
+        let (_, verdict) = planned.on_soft_refusal(0..3, 4, context, now);
+        verdict == AnswerVerdict::Split
+    };
+    let searched: Vec<_> = (1..=4100).filter(|_| is_searched(&mut planned)).collect();
+    assert_eq!(searched, [4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3072, 4096]);
+}
+
+#[test]
+fn no_tags_are_no_trial() {
+    let now = Instant::now();
+    let mut planned = planned(&[0, 1, 2]);
+    planned.add_split_point(1, now);
+    assert!(planned.is_join_trial(&(0..2)));
+    for slots in [0..0, 1..1, 0..1, 1..2, 1..3] {
+        assert!(!planned.is_join_trial(&slots), "{slots:?}");
+    }
+}
+
+#[test]
 fn a_gap_is_unsafe_after_a_second_failure() {
     let now = Instant::now();
     let mut planned = planned(&[0, 1, 10, 30]);
@@ -103,6 +158,20 @@ fn a_refused_range_is_split_at_a_known_point_or_in_the_middle() {
     assert_eq!(halves(&planned.next_split(7).unwrap()), [0..5, 5..6]);
     planned.on_refused(0..5, 2, now);
     assert_eq!(halves(&planned.next_split(7).unwrap()), [0..2, 2..5]);
+}
+
+#[test]
+fn half_of_a_refused_range_that_was_not_sent_is_split_later() {
+    let now = Instant::now();
+    let mut planned = planned(&[0, 1, 2, 3]);
+    planned.on_refused(0..3, 2, now);
+    planned.next_split(0).unwrap();
+    planned.on_half_not_sent(0..1, 2);
+    assert!(!planned.is_searching(), "a single slot is read in the next cycle");
+    planned.on_half_not_sent(1..3, 3);
+    assert_eq!(ranges(&planned, now).0, [0..1, 3..4]);
+    let split = planned.next_split(0).unwrap();
+    assert_eq!((split.whole.tags, split.code), (1..3, 3));
 }
 
 #[test]
