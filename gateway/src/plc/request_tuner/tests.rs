@@ -241,9 +241,8 @@ fn a_length_that_is_rejected_in_one_scan_class_is_not_sent_in_another() {
 fn the_narrowest_gap_that_is_refused_counts_and_sixteen_bits_are_a_register() {
     let registers: Vec<u16> = (0..20).chain(25..40).collect();
     let coils: Vec<u16> = (1000..1020).chain(1070..1090).collect();
-    for (refused, expected) in
-        [(vec![20..25], 4), (vec![1020..1070], 3), (vec![20..25, 1020..1070], 3)]
-    {
+    let gaps = [20..25, 1020..1070];
+    for (refused, expected) in [(&gaps[..1], 4), (&gaps[1..], 3), (&gaps[..], 3)] {
         let mut world = TunerHarness::with_bits(registers.clone(), coils.clone());
         let bad = refused.iter().cloned().flatten();
         world.device.bad = bad.map(|at| (at, DeviceReply::Refused(2))).collect();

@@ -36,7 +36,7 @@ struct Packages {
 
 impl Packages {
     /// Installs a package, whose content is its name, unless it is to fail.
-    fn install(&mut self, program: &'static str, package: &Path) -> Result<(), PackageError> {
+    fn install(&mut self, package: &Path) -> bool {
         let file = package.file_name().unwrap().to_str().unwrap().to_owned();
         let content = fs::read_to_string(package).unwrap();
         assert!(content == file || self.takes_anything, "only what the bundle names");
@@ -46,10 +46,13 @@ impl Packages {
         installed.is_complete = is_complete;
         if is_complete {
             installed.name = content.parse().unwrap();
-            return Ok(());
         }
-        Err(PackageError::Failed { program, words: "no space".to_owned() })
+        is_complete
     }
+}
+
+fn failed(program: &'static str, words: &str) -> PackageError {
+    PackageError::Failed { program, words: words.to_owned() }
 }
 
 impl PackageManager for &RefCell<Packages> {
@@ -71,14 +74,14 @@ impl PackageManager for &RefCell<Packages> {
         let is_complete =
             packages.installed.as_ref().is_some_and(|installed| installed.is_complete);
         if !is_complete || packages.is_another_broken {
-            let words = "E: Unmet dependencies".to_owned();
-            return Err(PackageError::Failed { program: "apt-get", words });
+            return Err(failed("apt-get", "unmet dependencies"));
         }
-        packages.install("apt-get", package)
+        packages.install(package).then_some(()).ok_or_else(|| failed("apt-get", "no space"))
     }
 
     fn restore(&mut self, package: &Path) -> Result<(), PackageError> {
-        self.borrow_mut().install("dpkg", package)
+        let is_done = self.borrow_mut().install(package);
+        is_done.then_some(()).ok_or_else(|| failed("dpkg", "no space"))
     }
 }
 
