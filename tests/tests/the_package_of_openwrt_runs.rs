@@ -226,8 +226,10 @@ fn owners_and_modes_are_right(router: &Sandbox) {
 }
 
 fn its_user_accepts_the_configuration(router: &Sandbox) {
-    let as_user = ["-S", "-c", "edge-gateway:edge-gateway", "-x", "/usr/bin/edge-gateway", "--"];
-    router.run("start-stop-daemon", &[as_user.as_slice(), &["check"]].concat());
+    // Without a file for its process id, it looks for the program among all processes of this machine.
+    let pid_file = ["-S", "-p", "/var/run/check.pid"];
+    let as_user = ["-c", "edge-gateway:edge-gateway", "-x", "/usr/bin/edge-gateway", "--"];
+    router.run("start-stop-daemon", &[&pid_file[..], &as_user, &["check"]].concat());
 }
 
 /// Starts the service, and waits for its HTTP server.
