@@ -119,6 +119,7 @@ fn as_root_a_script_makes_a_hub_that_reports_a_site_that_is_switched_off() {
     drawing::each_dashboard_is_drawn(&hub);
     an_alert_arrives_as_mail(&mut site, &hub, &pair);
     compose::its_commands_make_a_hub(&office, &hub);
+    only_the_tunnel_is_open(&hub);
 }
 
 #[test]
