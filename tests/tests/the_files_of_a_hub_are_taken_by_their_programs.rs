@@ -261,6 +261,31 @@ fn as_root_mosquitto_reads_its_certificate_and_lets_a_box_in_with_its_own() {
     assert!(!publish(&[]).status.success(), "without a certificate");
 }
 
+/// With the addresses of this machine, and the accounts of a fleet.
+#[test]
+fn nats_takes_the_settings_of_the_page() {
+    let office = office();
+    office.change("fleet.toml", |text| {
+        text.replace("software = \"mosquitto\"", "software = \"nats\"     ")
+    });
+    office.run(&["hub"]);
+    let page = workspace("docs/hub/clusters.md");
+    let block = page.split("```").find_map(|block| block.strip_prefix("text nats\n"));
+    let settings = block.expect("a block").replace("/var/lib/nats", "nats");
+    let dir = office.path("out/hubs/hub-a/etc/nats");
+    fs::write(dir.join("nats.conf"), &settings).expect("the directory is writable");
+    let check = |settings: &str| {
+        let mut server = Command::new("sh");
+        // Debian installs it in /usr/sbin, which may not be in PATH.
+        server.args(["-c", "PATH=$PATH:/usr/sbin exec nats-server -t -c \"$1\"", "sh", settings]);
+        server.current_dir(&dir).output().expect("nats-server is installed")
+    };
+    let checked = check("nats.conf");
+    assert!(checked.status.success(), "{checked:?}");
+    fs::write(dir.join("wrong.conf"), settings + "no_such: {}}\n").expect("it is writable");
+    assert!(!check("wrong.conf").status.success());
+}
+
 #[test]
 fn a_cluster_of_nats_servers_lets_each_site_do_its_own_work() {
     let office = office();

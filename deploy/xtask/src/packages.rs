@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("binutils", "strip and objdump for the package"),
     ("busybox", "the shell and the tools of a router"),
     ("chromium", "shows the dashboard of Node-RED"),
+    ("docker-compose", "reads the compose file of a hub; needs no Docker for that"),
     ("e2fsprogs", "creates and checks the disks of the power cuts"),
     ("fonts-dejavu-core", "letters for the browser"),
     ("gnupg", "signs the repository"),

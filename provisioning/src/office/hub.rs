@@ -29,6 +29,26 @@ pub(crate) const BUNDLE_PORT: u16 = 80;
 /// TCP port of the metrics of a gateway inside the tunnel.
 pub(crate) const METRICS_PORT: u16 = 9464;
 
+/// Files for containers: path below the directory of the hub, and text.
+const CONTAINER_FILES: [(&str, &str); 7] = [
+    ("compose.yaml", include_str!("../../../deploy/hub/compose.yaml")),
+    ("image/Dockerfile", include_str!("../../../deploy/hub/image/Dockerfile")),
+    ("image/node-red.js", include_str!("../../../deploy/hub/image/node-red.js")),
+    (
+        "grafana/provisioning/datasources/edge.yaml",
+        include_str!("../../../deploy/grafana/provisioning/datasources/edge.yaml"),
+    ),
+    (
+        "grafana/provisioning/dashboards/edge.yaml",
+        include_str!("../../../deploy/grafana/provisioning/dashboards/edge.yaml"),
+    ),
+    (
+        "grafana/dashboards/fleet.json",
+        include_str!("../../../deploy/grafana/dashboards/fleet.json"),
+    ),
+    ("grafana/dashboards/site.json", include_str!("../../../deploy/grafana/dashboards/site.json")),
+];
+
 /// A file of a hub.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HubFile {
@@ -165,6 +185,18 @@ fn render_hub(
 #[must_use]
 pub fn install_script() -> HubFile {
     public("install.sh", include_str!("../../../deploy/hub/install.sh").to_owned())
+}
+
+/// Returns what runs the same programs in containers, with Node-RED and Grafana. None for a cluster of
+/// brokers: there is no container of those.
+#[must_use]
+pub fn container_files(software: BrokerSoftware) -> Vec<HubFile> {
+    match software {
+        BrokerSoftware::Nats | BrokerSoftware::Emqx => Vec::new(),
+        BrokerSoftware::Mosquitto => {
+            CONTAINER_FILES.map(|(path, text)| public(path, text.to_owned())).into()
+        }
+    }
 }
 
 /// Returns the files for TLS of the broker of a hub: its certificate, which is renewed 60 days before

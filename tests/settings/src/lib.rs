@@ -52,6 +52,12 @@ pub const CUTS: Setting = Setting {
     default: "by test",
     meaning: "Power cuts of a guest for each durability.",
 };
+/// Where the pictures of Grafana's dashboards go.
+pub const DASHBOARD_PICTURES: Setting = Setting {
+    name: "E2E_DASHBOARD_PICTURES",
+    default: "none",
+    meaning: "Directory for pictures of Grafana's dashboards, as `docs/pictures` has them.",
+};
 /// How long the dashboard is watched.
 pub const DASHBOARD_SECONDS: Setting = Setting {
     name: "E2E_DASHBOARD_SECONDS",
@@ -204,13 +210,14 @@ pub const XTASK: Setting = Setting {
 };
 
 /// Every variable, in the order of the names.
-pub const ALL: [Setting; 31] = [
+pub const ALL: [Setting; 32] = [
     ATTACK_SECONDS,
     BACKLOG,
     BROKER_PORT,
     CLIENT_ID,
     CRASHES,
     CUTS,
+    DASHBOARD_PICTURES,
     DASHBOARD_SECONDS,
     DEBIAN,
     EDITOR_PORT,

@@ -116,9 +116,18 @@ impl<'n> HubServer<'n> {
 
     /// Asks Prometheus, and returns the series of the answer.
     pub(crate) fn query(&self, expression: &str) -> Vec<Value> {
+        self.ask("query", expression, "")
+    }
+
+    /// Asks Prometheus for every two seconds between two times, in seconds since 1970.
+    pub(crate) fn query_range(&self, expression: &str, (from, to): (f64, f64)) -> Vec<Value> {
+        self.ask("query_range", expression, &format!("&start={from}&end={to}&step=2"))
+    }
+
+    fn ask(&self, kind: &str, expression: &str, rest: &str) -> Vec<Value> {
         let address: SocketAddr = "127.0.0.1:9090".parse().expect("an address");
         let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let path = format!("/api/v1/query?query={encoded}");
+        let path = format!("/api/v1/{kind}?query={encoded}{rest}");
         let Ok(answer) = self.network.enter(|| http_get(address, &path)) else {
             return Vec::new();
         };
@@ -128,7 +137,7 @@ impl<'n> HubServer<'n> {
         }
         let answer: Value = serde_json::from_str(&answer.body).expect("Prometheus answers in JSON");
         assert_eq!(answer["status"], "success", "{expression}: {answer}");
-        answer["data"]["result"].as_array().expect("a vector").clone()
+        answer["data"]["result"].as_array().expect("a list").clone()
     }
 
     /// Returns what the services have written.

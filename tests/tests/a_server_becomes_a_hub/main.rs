@@ -9,7 +9,9 @@
     reason = "test code may stop on the spot, and prints what it measures"
 )]
 
+mod compose;
 mod dashboards;
+mod drawing;
 mod hub_server;
 mod mail_sink;
 
@@ -114,7 +116,27 @@ fn as_root_a_script_makes_a_hub_that_reports_a_site_that_is_switched_off() {
     later_files_are_loaded_without_a_restart(&office, &hub);
     node_red_asks_for_a_password(&hub, &pair);
     dashboards::every_query_has_an_answer(&hub);
+    drawing::each_dashboard_is_drawn(&hub);
     an_alert_arrives_as_mail(&mut site, &hub, &pair);
+    compose::its_commands_make_a_hub(&office, &hub);
+    only_the_tunnel_is_open(&hub);
+}
+
+#[test]
+fn the_compose_file_runs_what_the_script_runs() {
+    let office = office();
+    office.run(&["hub"]);
+    compose::it_runs_what_the_script_runs(&office);
+    office.change("fleet.toml", |text| {
+        text.replace("software = \"mosquitto\"", "software = \"nats\"     ")
+    });
+    office.run(&["hub", "--out", "cluster"]);
+    assert!(!office.path("cluster/hub-a/compose.yaml").exists(), "it would run Mosquitto");
+}
+
+#[test]
+fn each_panel_of_a_dashboard_is_in_the_picture_of_the_book() {
+    drawing::each_panel_is_in_the_book();
 }
 
 /// Waits until Prometheus reads through the tunnel that the broker takes values.
@@ -291,9 +313,14 @@ fn node_red_asks_for_a_password(hub: &HubServer<'_>, pair: &NamespacePair) {
     let ask = |path: &str| pair.hub.enter(|| http_get(editor, path)).ok();
     let refused = eventually("Node-RED answers", RECOVERY_TIMEOUT, || ask("/flows"));
     assert_eq!(refused.status, 401);
-    let log_in = |password: &str| hub.machine.run("node", &["-e", LOG_IN, password.trim()]);
-    assert_eq!((log_in(&password), log_in("wrong")), ("200\n".to_owned(), "403\n".to_owned()));
+    let answers = (log_in(hub, &password), log_in(hub, "wrong"));
+    assert_eq!(answers, ("200\n".to_owned(), "403\n".to_owned()));
     assert!(hub.listeners().contains(&"tcp 127.0.0.1:1880".to_owned()), "{:?}", hub.listeners());
+}
+
+/// Returns the status of the answer of Node-RED.
+fn log_in(hub: &HubServer<'_>, password: &str) -> String {
+    hub.machine.run("node", &["-e", LOG_IN, password.trim()])
 }
 
 /// One mail is for all gateways with the same alert, so it may be about the other site too.

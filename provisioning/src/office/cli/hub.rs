@@ -24,7 +24,8 @@ Examples:
 
 Writes DIR/NAME/etc for each hub: WireGuard, nftables, the broker, chrony, Prometheus and nginx. A
 file that does not change is not touched. On a server with Debian 13, `sh DIR/NAME/install.sh`
-installs the programs and puts the files in place. By hand, at the hub:
+installs the programs and puts the files in place; DIR/NAME/compose.yaml runs them in containers. By
+hand, at the hub:
   chown mosquitto: /etc/mosquitto/edge.*
   chown mosquitto: /etc/mosquitto/certs/broker.key    with certificates
   wg syncconf edge <(wg-quick strip edge)    no session is lost
@@ -58,6 +59,7 @@ pub(super) fn hub(options: &HubOptions) -> anyhow::Result<u8> {
     }
     for (hub, files) in &mut rendered {
         files.push(hub::install_script());
+        files.extend(hub::container_files(fleet.settings().broker.software));
         for (path, change) in hub::write(&out.join(&hub.name), files)? {
             let verb = match change {
                 FileChange::Created => "created",
