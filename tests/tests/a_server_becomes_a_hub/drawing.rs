@@ -165,9 +165,9 @@ fn mapping<'v>(panel: &Panel<'v>, value: f64) -> Option<&'v Value> {
 fn color(panel: &Panel<'_>, value: f64) -> String {
     let defaults = &panel.value["fieldConfig"]["defaults"];
     let steps = defaults["thresholds"]["steps"].as_array().into_iter().flatten();
-    let reached = steps.filter(|step| step["value"].as_f64().is_none_or(|from| from <= value));
+    let mut reached = steps.filter(|step| step["value"].as_f64().is_none_or(|from| from <= value));
     let color = mapping(panel, value)
-        .or_else(|| reached.last())
+        .or_else(|| reached.next_back())
         .map_or(&defaults["color"]["fixedColor"], |found| &found["color"]);
     color.as_str().unwrap_or("black").to_owned()
 }
